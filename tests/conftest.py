@@ -1,0 +1,34 @@
+"""Fixtures that every test folder shares."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference outputs and sample data beside the checkout; tests that need it skip without it."""
+    if not (SHARED / "golden").is_dir():
+        pytest.skip("../shared is not there")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> Path:
+    """`../shared/golden`, with its weight generator importable as `golden_weights`."""
+    folder = shared / "golden"
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def samples(shared: Path) -> Path:
+    """`../shared/samples`: a few COCO photographs, two YouTube clips, vocabularies."""
+    return shared / "samples"

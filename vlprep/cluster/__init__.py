@@ -1,0 +1,1 @@
+"""Hierarchical k-means and the visual vocabulary."""

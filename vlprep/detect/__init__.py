@@ -1,0 +1,1 @@
+"""Region detectors and how boxes are chosen."""

@@ -1,0 +1,1 @@
+"""Image and video files in, arrays out."""

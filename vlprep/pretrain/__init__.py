@@ -1,0 +1,1 @@
+"""Batching, masking, models, objectives and the trainer."""

@@ -1,0 +1,1 @@
+"""The Arrow stores: schemas, writer, reader, verification."""
