@@ -50,8 +50,9 @@ class Regions:
 
     def rows(self, index: Tensor) -> Regions:
         """The same image with only these rows, in this order."""
-        picked: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Regions(**{name: value if value is None else value[index] for name, value in picked.items()})
+        columns = ((field.name, getattr(self, field.name)) for field in fields(self))
+        picked: dict[str, Any] = {name: None if value is None else value[index] for name, value in columns}
+        return Regions(**picked)
 
 
 class Detector(Protocol):
