@@ -50,12 +50,19 @@ NUMPY_BUILDERS = tuple(_NUMPY.values())
 _BROKEN = (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, struct.error)
 
 
+class StandIn:
+    """Takes the place of a library's class: keeps the attributes that the pickle gives it, runs none of its code."""
+
+
 class _ArraysOnly(pickle.Unpickler):
-    def __init__(self, file: IO[bytes], label: str) -> None:
+    def __init__(self, file: IO[bytes], label: str, stand_in_for: frozenset[str]) -> None:
         super().__init__(file, encoding="latin1")
         self._label = label
+        self._stand_in_for = stand_in_for
 
     def find_class(self, module: str, name: str) -> Any:
+        if module in self._stand_in_for:
+            return StandIn
         try:
             return _ALLOWED[module, name]
         except KeyError:
@@ -65,23 +72,24 @@ class _ArraysOnly(pickle.Unpickler):
             ) from None
 
 
-def load(source: Path | IO[bytes]) -> Any:
+def load(source: Path | IO[bytes], *, stand_in_for: frozenset[str] = frozenset()) -> Any:
     """Return what a pickle holds, if that is arrays, containers, str, bytes and numbers.
 
-    Python 2's strings are read as latin1, as NumPy's own arrays of that time need it.
+    Python 2's strings are read as latin1, as NumPy's own arrays of that time need it. Objects of the classes in the
+    modules `stand_in_for` become `StandIn`s with the same attributes.
 
     Raises:
         SettingsError: The file asks for any other global (named in the message), or is not a complete pickle.
     """
     if isinstance(source, Path):
         with source.open("rb") as file:
-            return _load(file, str(source))
-    return _load(source, str(getattr(source, "name", "pickle")))
+            return _load(file, str(source), stand_in_for)
+    return _load(source, str(getattr(source, "name", "pickle")), stand_in_for)
 
 
-def _load(file: IO[bytes], label: str) -> Any:
+def _load(file: IO[bytes], label: str, stand_in_for: frozenset[str]) -> Any:
     try:
-        return _ArraysOnly(file, label).load()
+        return _ArraysOnly(file, label, stand_in_for).load()
     except SettingsError:  # a ValueError too, but already says all there is to say
         raise
     except _BROKEN as error:

@@ -2,7 +2,8 @@
 
 VideoBERT (§4.2) uses branching 12 and depth 4: 20 736 leaves. A token is its path in mixed radix,
 `((p1 * k + p2) * k + p3) * k + p4`, so `token // k` is the token one level up and the 12-, 144- and
-1728-way vocabularies come for free. Codes never shift: a node with fewer than k children leaves the codes of the absent ones unused.
+1728-way vocabularies come for free. Codes never shift: a node with fewer than k children leaves the codes of the absent
+ones unused.
 
 Shape suffixes: L nodes of a level (k ** level), D feature size, N vectors.
 """
