@@ -7,8 +7,8 @@ it is read by a loader that builds arrays only.
 
 Rules of the published code: words are runs of `[\\w']+` (HowTo100M youtube_dataloader.py, S3D_HowTo100M s3dg.py), in
 the text's own case for word2vec (HowTo100M, MIL-NCE) and lower case for s3dg.py; a word without a vector is left out;
-then the first `max_words` are kept (30 in HowTo100M's loader, 20 in its README, 16 in s3dg.py). Its `caption.json` had the
-words of `stop_words.txt` taken out (HowTo100M stop_words.py), its `raw_caption.json` did not.
+then the first `max_words` are kept (30 in HowTo100M's loader, 20 in its README, 16 in s3dg.py). Its `caption.json` had
+the words of `stop_words.txt` taken out (HowTo100M stop_words.py), its `raw_caption.json` did not.
 
 Shape suffixes: V vocabulary, D vector size, W words of a text.
 """

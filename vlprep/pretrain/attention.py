@@ -1,0 +1,123 @@
+"""Attention over packed sequences: the one place that knows how they are laid out for a kernel.
+
+- `padded`: scaled_dot_product_attention on a padded view. The reference; runs everywhere, takes any mask.
+- `jagged`: the same kernel on nested tensors; no padding is computed.
+- `varlen`: torch's variable-length flash kernel; CUDA, bf16 or fp16, without dropout.
+
+All give the same numbers to rounding. At the lengths of captions and regions (40 to 160) attention is a small share of
+the work; what counts is that everything *else* runs on packed tokens.
+
+Shape suffixes: T packed tokens, B sequences, L longest sequence, N heads, E size of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlprep.errors import SettingsError
+
+Backend = Literal["padded", "jagged", "varlen"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the packed sequences of a micro-batch begin and end; built once, used by every layer."""
+
+    lengths_B: Tensor
+    """int64, on the CPU."""
+    device: torch.device
+    backend: Backend = "padded"
+    mask_BLL: Tensor | None = None
+    """bool, True where the query (row) may see the key (column); None: every token of the sequence. Padded backend
+    only.
+    """
+
+    @cached_property
+    def longest(self) -> int:
+        return int(self.lengths_B.max())
+
+    @cached_property
+    def bounds(self) -> Tensor:
+        """(B + 1,) int32 on the device: where sequences begin, and the end."""
+        bounds = F.pad(self.lengths_B.cumsum(0), (1, 0)).to(torch.int32)
+        return bounds.to(self.device, non_blocking=True)
+
+    @cached_property
+    def padded_slots_T(self) -> Tensor:
+        """For each packed token its row in the padded (B * L) view."""
+        rows_BL = torch.arange(len(self.lengths_B) * self.longest).view(-1, self.longest)
+        return rows_BL[self._real_BL].to(self.device, non_blocking=True)
+
+    @cached_property
+    def visible(self) -> Tensor | None:
+        """The mask for the padded kernel, (B, 1, 1 or L, L); None where nothing is padded and everything is seen."""
+        if self.mask_BLL is not None:
+            return self.mask_BLL[:, None]
+        if bool(self._real_BL.all()):
+            return None
+        return self._real_BL[:, None, None].to(self.device, non_blocking=True)
+
+    @cached_property
+    def _real_BL(self) -> Tensor:
+        return torch.arange(self.longest)[None, :] < self.lengths_B[:, None]
+
+
+def attend(query_TNE: Tensor, key_TNE: Tensor, value_TNE: Tensor, layout: Layout, dropout: float) -> Tensor:
+    """Softmax attention within each sequence, scaled by 1 / sqrt(E). Returns (T, N, E)."""
+    match layout.backend:
+        case "padded":
+            return _padded(query_TNE, key_TNE, value_TNE, layout, dropout)
+        case "jagged":
+            return _jagged(query_TNE, key_TNE, value_TNE, layout, dropout)
+        case "varlen":
+            return _varlen(query_TNE, key_TNE, value_TNE, layout, dropout)
+
+
+def _padded(query_TNE: Tensor, key_TNE: Tensor, value_TNE: Tensor, layout: Layout, dropout: float) -> Tensor:
+    shape = (len(layout.lengths_B), layout.longest, *query_TNE.shape[1:])
+
+    def pad(packed_TNE: Tensor) -> Tensor:
+        if layout.visible is None:
+            return packed_TNE.view(shape).transpose(1, 2)
+        rows = packed_TNE.new_zeros(shape[0] * shape[1], *shape[2:]).index_copy(0, layout.padded_slots_T, packed_TNE)
+        return rows.view(shape).transpose(1, 2)
+
+    attended_BNLE = F.scaled_dot_product_attention(
+        pad(query_TNE), pad(key_TNE), pad(value_TNE), attn_mask=layout.visible, dropout_p=dropout
+    )
+    rows = attended_BNLE.transpose(1, 2).reshape(shape[0] * shape[1], *shape[2:])
+    return rows if layout.visible is None else rows.index_select(0, layout.padded_slots_T)
+
+
+def _jagged(query_TNE: Tensor, key_TNE: Tensor, value_TNE: Tensor, layout: Layout, dropout: float) -> Tensor:
+    _refuse_masks(layout)
+
+    def nest(packed_TNE: Tensor) -> Tensor:
+        return torch.nested.nested_tensor_from_jagged(packed_TNE, layout.bounds).transpose(1, 2)
+
+    attended = F.scaled_dot_product_attention(nest(query_TNE), nest(key_TNE), nest(value_TNE), dropout_p=dropout)
+    packed: Tensor = attended.transpose(1, 2).values()
+    return packed
+
+
+def _varlen(query_TNE: Tensor, key_TNE: Tensor, value_TNE: Tensor, layout: Layout, dropout: float) -> Tensor:
+    _refuse_masks(layout)
+    if dropout:
+        raise SettingsError("attention 'varlen' has no dropout: set model.attention_dropout = 0 or attention 'padded'")
+    from torch.nn.attention.varlen import varlen_attn  # CUDA builds only
+
+    bounds, longest = layout.bounds, layout.longest
+    attended = varlen_attn(query_TNE, key_TNE, value_TNE, bounds, bounds, longest, longest)
+    assert isinstance(attended, Tensor)  # a pair only where return_aux is asked for
+    return attended
+
+
+def _refuse_masks(layout: Layout) -> None:
+    if layout.mask_BLL is not None:
+        raise SettingsError(f"attention '{layout.backend}' sees whole sequences only; this model needs 'padded'")

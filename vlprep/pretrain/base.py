@@ -1,0 +1,148 @@
+"""The seams of pretraining: what the data side hands to models and objectives, and what these hand to the trainer.
+
+    corpus -> Sample -> objective.example -> Example -> objective.collate -> MicroBatch -> objective.loss -> Loss
+
+Sequences are *packed*: the tokens of a micro-batch lie end to end without padding, and each input says in which `slots`
+of the packed sequence its rows stand. Only attention ever sees a padded view (`vlprep.pretrain.attention`).
+
+Shape suffixes: T packed tokens of a micro-batch, B sequences, P text pieces, R regions or V visual tokens in the batch,
+M targets (masked positions), D feature size, K foreground classes, H hidden size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+# --- from the stores -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionSample:
+    """The regions of one image, views into the store's memory map, already cut to the number the recipe wants."""
+
+    features_RD: NDArray[np.float16] | NDArray[np.float32]
+    boxes_R4: NDArray[np.float32]
+    """x1, y1, x2, y2 divided by the image's width and height."""
+    class_probs_RK: NDArray[np.float16] | NDArray[np.float32]
+    background_R: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One text with what belongs to it; either may be absent (VideoBERT's text-only and video-only regimes)."""
+
+    key: int
+    """Stable number of the sample in the corpus: the seed of its masks."""
+    text_ids: NDArray[np.int32] | None = None
+    """Pieces without special tokens."""
+    regions: RegionSample | None = None
+    visual_tokens: NDArray[np.uint16] | None = None
+    item: str = ""
+    """Item id, so that a negative of the same item is never drawn."""
+
+
+# --- to the models ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextInput:
+    """All int64, on the model's device."""
+
+    ids_P: Tensor
+    positions_P: Tensor
+    types_P: Tensor
+    slots_P: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionInput:
+    features_RD: Tensor
+    """As stored (float16 or float32); rows that are masked still hold their features, `masked_R` hides them."""
+    boxes_R4: Tensor
+    """Normalised x1, y1, x2, y2; each model derives its own geometry (7-d UNITER, 5-d ViLBERT, 4-d LXMERT)."""
+    masked_R: Tensor
+    """bool."""
+    slots_R: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisualTokenInput:
+    ids_V: Tensor
+    """0 ... size of the vocabulary - 1, or `size` for a masked token."""
+    positions_V: Tensor
+    slots_V: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """A packed micro-batch. Sequence b occupies slots `sum(lengths_B[:b])` to `sum(lengths_B[:b + 1])`."""
+
+    lengths_B: Tensor
+    """int64, always on the CPU: attention plans its layout from it without waiting for the device."""
+    text: TextInput | None = None
+    regions: RegionInput | None = None
+    visual_tokens: VisualTokenInput | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """What one forward and backward pass takes."""
+
+    objective: str
+    inputs: Inputs
+    targets: Any
+    """The objective's own frozen dataclass of tensors."""
+    count: float
+    """What the objective's sum is to be divided by; known here, so that ranks add theirs up before the first
+    forward.
+    """
+    real_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A sum over the micro-batch; the trainer divides by the count over all micro-batches and ranks."""
+
+    sum: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    """Sums to be reported beside it, such as `itm`, `wra`, `correct`; divided by the same count."""
+
+
+class Objective(Protocol):
+    """One pretraining task: how examples are made (NumPy, in loader processes) and what they cost (torch)."""
+
+    name: str
+
+    def needs(self) -> frozenset[str]:
+        """Of `text`, `regions`, `class_probs`, `visual_tokens`: what a sample must have."""
+
+    def example(self, sample: Sample, draw: np.random.Generator, other: Sample | None) -> Any:
+        """Mask one sample. `draw` is a pure function of (seed, epoch, sample.key, name); `other` is a sample of another
+        item for objectives that pair (`itm`, `align`), None for the rest."""
+
+    def collate(self, examples: list[Any]) -> MicroBatch:
+        """Pack examples; CPU tensors."""
+
+    def loss(self, model: nn.Module, batch: MicroBatch) -> Loss:
+        """The sum over the batch, with the model's heads. Called under the trainer's autocast."""
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """A copy of a (nested) frozen dataclass with its tensors on `device`, except `lengths_B`, which stays on the
+    CPU.
+    """
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if hasattr(value, "__dataclass_fields__"):
+        moved = {
+            name: getattr(value, name) if name == "lengths_B" else to_device(getattr(value, name), device)
+            for name in value.__dataclass_fields__
+        }
+        return type(value)(**moved)
+    return value
