@@ -1,0 +1,94 @@
+"""`vlprep`: the commands by name, and what becomes of their errors.
+
+Exit codes: 0 all done, 1 failed, 2 usage or settings, 3 done with failures, 130 and 143 on SIGINT and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import click
+
+from vlprep import __version__
+from vlprep.errors import VlprepError
+from vlprep_cli.lazy import LazyCommand, LazyGroup
+from vlprep_cli.options import Speech, common_options
+from vlprep_cli.output import ARGUMENTS_KEY
+
+EXIT_FAILURES = 3
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+_COMMANDS = {
+    "extract-regions": LazyCommand(
+        "vlprep_cli.extract:extract_regions", "Boxes, features and soft labels of a folder of images."
+    ),
+    "show": LazyCommand("vlprep_cli.show:show", "Draw one image with its regions, and list them."),
+    "demo": LazyCommand("vlprep_cli.demo:demo", "Render a small dataset, extract its regions, draw a contact sheet."),
+    "datasets": LazyCommand("vlprep_cli.datasets:datasets", "What is in a folder of images and captions."),
+    "store": LazyCommand("vlprep_cli.store:store", "Look into a store, check it, export it."),
+    "detectors": LazyCommand("vlprep_cli.detectors:detectors", "The families of region detectors."),
+    "env": LazyCommand("vlprep_cli.env:env", "Versions and devices, for a bug report."),
+}
+
+_EPILOG = """\b
+Exit codes: 0 all done, 1 failed, 2 usage or settings, 3 done with failures,
+130 and 143 stopped by Ctrl-C and SIGTERM. Options are also read from the
+environment: --workers of extract-regions is VLPREP_EXTRACT_REGIONS_WORKERS.
+"""
+
+
+class CommandLine(LazyGroup):
+    """The top group: errors become a line on stderr and an exit code."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[ARGUMENTS_KEY] = list(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except VlprepError as error:
+            if ctx.ensure_object(Speech).debug:
+                traceback.print_exc()
+            failure = click.ClickException(str(error))
+            failure.exit_code = error.exit_code
+            raise failure from error
+        except KeyboardInterrupt:
+            click.echo("Stopped by Ctrl-C.", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            # The reader has gone (`vlprep store head … | head -1`); Python would complain when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(EXIT_BROKEN_PIPE)
+        return result
+
+
+@click.group(
+    cls=CommandLine,
+    lazy=_COMMANDS,
+    epilog=_EPILOG,
+    context_settings={
+        "auto_envvar_prefix": "VLPREP",
+        "show_default": True,
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+    },
+)
+@click.version_option(__version__, package_name="vlprep", message="vlprep %(version)s")
+@common_options
+def cli() -> None:
+    """Raw images, videos and captions into vision-and-language pretraining data.
+
+    A dataset is a folder. Each command reads it and writes a store beside it, DATASET/vlprep/STORE: Arrow files that
+    any Arrow reader opens. A command that was stopped goes on where it was when it is run again.
+    """
+
+
+def main() -> NoReturn:
+    """The `vlprep` program."""
+    sys.exit(cli.main(prog_name="vlprep"))
