@@ -1,0 +1,74 @@
+"""What the builders of torchvision-made detectors share: weights into a network, and overrides out of a mapping."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlprep.errors import SettingsError
+from vlprep.weights import WeightsRecord, load_arrays, random_seed, sha256_of
+
+log = logging.getLogger(__name__)
+
+_LONGEST_COMPLAINT = 300
+"""Characters of torch's list of names, which may run to thousands."""
+
+
+def random_network(make: Callable[[], nn.Module], weights: str) -> tuple[nn.Module, WeightsRecord]:
+    """The network as `random:SEED` initialises it, said loudly; torch's own generator is left as it was."""
+    log.warning("--weights %s: the network is untrained, its regions and classes mean nothing", weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random_seed(weights))
+        network = make()
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return network, WeightsRecord(source=weights, sha256=digest.hexdigest())
+
+
+def load_network(
+    make: Callable[[], nn.Module],
+    path: Path,
+    *,
+    source: str,
+    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+) -> tuple[nn.Module, WeightsRecord]:
+    """A network with the checkpoint at `path`, every name of which must fit.
+
+    Torchvision's modules rename the keys of their own older files while loading, hence no comparison of names here.
+
+    Args:
+        make: Builds the network.
+        path: Any file that `vlprep.weights.load_arrays` reads.
+        source: For `WeightsRecord.source`.
+        rename: From the file's names to the network's.
+
+    Raises:
+        SettingsError: A name or shape does not fit.
+    """
+    network = make()
+    try:
+        network.load_state_dict(rename(load_arrays(path)))
+    except RuntimeError as error:
+        complaint = " ".join(str(error).split())
+        raise SettingsError(
+            f"{path}: a checkpoint of another network ({complaint[:_LONGEST_COMPLAINT]} ...)"
+        ) from error
+    return network, WeightsRecord(source=source, sha256=sha256_of(path))
+
+
+def overridden(defaults: Mapping[str, Any], overrides: Mapping[str, Any], family: str) -> dict[str, Any]:
+    """The family's settings with the user's in their place; an unknown name or another type is a `SettingsError`."""
+    for name, value in overrides.items():
+        if name not in defaults:
+            raise SettingsError(f"--detector {family} has no setting {name!r}: one of {', '.join(defaults)}")
+        if type(value) is not type(defaults[name]):
+            raise SettingsError(f"{name}={value!r} for --detector {family}: expected a value like {defaults[name]!r}")
+    return {**defaults, **overrides}
