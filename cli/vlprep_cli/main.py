@@ -55,9 +55,8 @@ class CommandLine(LazyGroup):
         except VlprepError as error:
             if ctx.ensure_object(Speech).debug:
                 traceback.print_exc()
-            failure = click.ClickException(str(error))
-            failure.exit_code = error.exit_code
-            raise failure from error
+            click.ClickException(str(error)).show()
+            ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("Stopped by Ctrl-C.", err=True)
             ctx.exit(EXIT_INTERRUPTED)
