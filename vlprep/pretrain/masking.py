@@ -1,0 +1,68 @@
+"""Who is masked: pure functions of a generator, which itself is a pure function of (seed, epoch, sample, objective).
+
+So a mask does not depend on the batch, the worker or the rank, a resumed run draws the same ones, and validation with a
+fixed epoch is the same at every step.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+MASK_RATE = 0.15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextVocabulary:
+    """The ids that masking and packing need of a tokenizer."""
+
+    size: int
+    pad: int
+    cls: int
+    sep: int
+    mask: int
+    first_word: int
+    """Random replacements are drawn from `first_word` to `size` - 1 (UNITER: from the id of "!", mlm.py:31-40)."""
+
+
+def generator(seed: int, epoch: int, key: int, objective: str) -> np.random.Generator:
+    """Counter-based (Philox): drawing for one sample costs nothing for the others."""
+    words = np.random.SeedSequence([seed, epoch, key, zlib.crc32(objective.encode())]).generate_state(2, np.uint64)
+    return np.random.Generator(np.random.Philox(key=words))
+
+
+def mask_words(
+    ids: Ints, vocabulary: TextVocabulary, draw: np.random.Generator, *, rate: float = MASK_RATE, force_one: bool = True
+) -> tuple[Ints, Ints]:
+    """BERT's masking of pieces without special tokens: (masked ids, target positions).
+
+    Each piece independently with `rate`: 80 % [MASK], 10 % a random piece, 10 % kept. With `force_one` (UNITER
+    mlm.py:49-52) the first piece becomes [MASK] where nothing was drawn.
+    """
+    chance, action = draw.random((2, len(ids)))
+    replacements = draw.integers(vocabulary.first_word, vocabulary.size, len(ids))
+    targets = np.flatnonzero(chance < rate)
+    masked = ids.copy()
+    masked[targets] = np.select(
+        [action[targets] < 0.8, action[targets] < 0.9], [vocabulary.mask, replacements[targets]], ids[targets]
+    )
+    if force_one and not len(targets) and len(ids):
+        targets = np.zeros(1, np.int64)
+        masked[0] = vocabulary.mask
+    return masked, targets
+
+
+def mask_rows(
+    count: int, draw: np.random.Generator, *, rate: float = MASK_RATE, force_one: bool = True
+) -> NDArray[np.bool_]:
+    """Each region (frame) independently with `rate`; with `force_one` a uniformly chosen one where none was (UNITER
+    mrm.py:15-24, HERO mfm.py)."""
+    masked = draw.random(count) < rate
+    if force_one and count and not masked.any():
+        masked[draw.integers(count)] = True
+    return masked

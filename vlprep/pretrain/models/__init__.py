@@ -1,0 +1,1 @@
+"""The networks, each put together from the shared embeddings, encoder and heads."""

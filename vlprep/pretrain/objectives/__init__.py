@@ -1,0 +1,1 @@
+"""The pretraining tasks, one file a family, each with its formula and its source."""

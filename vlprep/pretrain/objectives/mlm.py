@@ -1,0 +1,77 @@
+"""Masked language modelling: `mlm`.
+
+    L = mean over masked pieces of  -log softmax(E transform(h) + b)[piece]
+
+UNITER masks one modality at a time: here text is masked and every region is seen (data/mlm.py:17-54, model/pretrain.py
+:107-127). BERT's 15 % / 80-10-10.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlprep.pretrain.base import Loss, MicroBatch, Sample
+from vlprep.pretrain.masking import Ints, TextVocabulary, mask_words
+from vlprep.pretrain.models.single_stream import SingleStream
+from vlprep.pretrain.packing import Example, join, pack, text_slots
+
+
+@dataclass(frozen=True, slots=True)
+class WordTargets:
+    slots_M: Tensor
+    ids_M: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _MaskedText:
+    sequence: Example
+    positions: Ints
+    ids: Ints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedLanguage:
+    """`mlm`, with or without what is seen."""
+
+    vocabulary: TextVocabulary
+    name: str = "mlm"
+
+    def needs(self) -> frozenset[str]:
+        return frozenset({"text"})
+
+    def example(self, sample: Sample, draw: np.random.Generator, other: Sample | None = None) -> _MaskedText:
+        ids = sample_text(sample)
+        masked, targets = mask_words(ids, self.vocabulary, draw)
+        sequence = Example(text_ids_P=with_specials(masked, self.vocabulary), regions=sample.regions)
+        return _MaskedText(sequence, targets + 1, ids[targets])
+
+    def collate(self, examples: list[_MaskedText]) -> MicroBatch:
+        sequences = [example.sequence for example in examples]
+        slots = text_slots(sequences, [example.positions for example in examples])
+        return MicroBatch(
+            objective=self.name,
+            inputs=pack(sequences),
+            targets=WordTargets(slots, join([example.ids for example in examples])),
+            count=len(slots),
+            real_tokens=sum(sequence.length for sequence in sequences),
+        )
+
+    def loss(self, model: SingleStream, batch: MicroBatch) -> Loss:
+        logits_MW = model.word_logits(model.encode(batch.inputs)[batch.targets.slots_M]).float()
+        correct = (logits_MW.argmax(1) == batch.targets.ids_M).sum()
+        return Loss(F.cross_entropy(logits_MW, batch.targets.ids_M, reduction="sum"), {"accuracy": correct})
+
+
+def sample_text(sample: Sample) -> Ints:
+    """The sample's pieces, which `needs` has made sure of."""
+    assert sample.text_ids is not None
+    return sample.text_ids.astype(np.int64)
+
+
+def with_specials(ids: Ints, vocabulary: TextVocabulary) -> Ints:
+    """[CLS] ids [SEP]."""
+    return np.concatenate([[vocabulary.cls], ids, [vocabulary.sep]])
