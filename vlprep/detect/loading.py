@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vlprep.errors import SettingsError
-from vlprep.weights import WeightsRecord, load_arrays, random_seed, sha256_of
+from vlprep.weights import WeightsRecord, random_seed, sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -34,28 +34,24 @@ def random_network(make: Callable[[], nn.Module], weights: str) -> tuple[nn.Modu
 
 
 def load_network(
-    make: Callable[[], nn.Module],
-    path: Path,
-    *,
-    source: str,
-    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+    make: Callable[[], nn.Module], arrays: Mapping[str, Tensor], *, path: Path, source: str
 ) -> tuple[nn.Module, WeightsRecord]:
-    """A network with the checkpoint at `path`, every name of which must fit.
+    """A network with a checkpoint's arrays, every name of which must fit.
 
     Torchvision's modules rename the keys of their own older files while loading, hence no comparison of names here.
 
     Args:
         make: Builds the network.
-        path: Any file that `vlprep.weights.load_arrays` reads.
+        arrays: Under the network's names.
+        path: The file that they come from.
         source: For `WeightsRecord.source`.
-        rename: From the file's names to the network's.
 
     Raises:
         SettingsError: A name or shape does not fit.
     """
     network = make()
     try:
-        network.load_state_dict(rename(load_arrays(path)))
+        network.load_state_dict(arrays)
     except RuntimeError as error:
         complaint = " ".join(str(error).split())
         raise SettingsError(

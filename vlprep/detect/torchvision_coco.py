@@ -28,7 +28,7 @@ from vlprep.detect.base import Detector
 from vlprep.detect.loading import load_network, overridden, random_network
 from vlprep.detect.torchvision_faster_rcnn import FasterRCNNDetector
 from vlprep.errors import SettingsError
-from vlprep.weights import PublicPlace, describe, is_random, resolve
+from vlprep.weights import PublicPlace, describe, is_random, load_arrays, resolve
 
 _PUBLISHED = {
     "v1": FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
@@ -58,9 +58,8 @@ def build(*, weights: str | None, device: str, precision: str, overrides: Mappin
         network, record = random_network(make, str(weights))
     else:
         place = _place(version)
-        network, record = load_network(
-            make, _cached(place, weights) or resolve(weights, default=place), source=describe(weights, default=place)
-        )
+        path = _cached(place, weights) or resolve(weights, default=place)
+        network, record = load_network(make, load_arrays(path), path=path, source=describe(weights, default=place))
     return FasterRCNNDetector(
         network,
         name="coco",
