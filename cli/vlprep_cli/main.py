@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 import click
 
 from vlprep import __version__
-from vlprep.errors import VlprepError
+from vlprep.errors import ItemError, VlprepError
 from vlprep_cli.lazy import LazyCommand, LazyGroup
 from vlprep_cli.options import Speech, common_options
 from vlprep_cli.output import ARGUMENTS_KEY
 
-EXIT_FAILURES = 3
+EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
@@ -52,11 +52,11 @@ class CommandLine(LazyGroup):
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except VlprepError as error:
+        except (VlprepError, ItemError) as error:
             if ctx.ensure_object(Speech).debug:
                 traceback.print_exc()
             click.ClickException(str(error)).show()
-            ctx.exit(error.exit_code)
+            ctx.exit(error.exit_code if isinstance(error, VlprepError) else EXIT_FAILED)
         except KeyboardInterrupt:
             click.echo("Stopped by Ctrl-C.", err=True)
             ctx.exit(EXIT_INTERRUPTED)

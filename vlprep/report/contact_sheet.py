@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from vlprep.media.image import read_image
 from vlprep.report.draw import (
     FAINT,
     INK,
@@ -21,7 +24,8 @@ from vlprep.report.draw import (
     shortened,
     shortened_front,
 )
-from vlprep.report.regions import RegionView
+from vlprep.report.regions import RegionView, region_views
+from vlprep.shards import StoreReader
 
 _MARGIN, _GAP = 28, 20
 _TITLE, _NOTE = 26, 14
@@ -55,6 +59,17 @@ def contact_sheet(heading: str, pictures: Sequence[Picture], *, width: int = 156
         sheet.paste(row, (_MARGIN, top))
         top += row.height + _GAP
     return sheet
+
+
+def sheet_of_store(store: Path, dataset: Path, count: int) -> Image.Image:
+    """The first `count` pictures of a regions store. Raises `ItemError` where one can no longer be read."""
+    reader = StoreReader(store)
+    names = reader.manifest.names["classes"]
+    pictures = [
+        Picture(Path(row["id"]).name, read_image(dataset / row["path"]), region_views(row, names))
+        for row in islice(reader, count)
+    ]
+    return contact_sheet(f"{dataset.name} · {len(pictures)} of {len(reader)} pictures", pictures)
 
 
 def _rows(pictures: Sequence[Picture], width: int) -> Iterator[list[Picture]]:
