@@ -1,0 +1,136 @@
+"""Which samples train together: pure functions of (seed, epoch), so that a killed run resumes where it was.
+
+Three policies fill a token budget:
+
+- `packed` (ours, the default): real tokens are counted, since packed sequences have no padding; about 99 % full.
+- `batch`: examples times the batch's longest, which is what a padded batch costs; about 96 % full.
+- `bucket`: as published. UNITER's sampler never resets the longest length inside a bucket of 8192, so that batches are
+  only about 42 % full (data/sampler.py:39-55); for runs that must repeat its batch sizes.
+
+Batches are made for the whole world and dealt out in *groups* of `group_size` micro-batches (accumulation times
+processes), neighbours in length. One optimiser step is one group, so that any split of it over processes trains alike.
+
+Shape suffixes: S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlprep.errors import SettingsError
+
+Ints = NDArray[np.int64]
+Policy = Literal["packed", "batch", "bucket"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSettings:
+    """How samples become batches."""
+
+    tokens: int = 10240
+    """Budget of one micro-batch."""
+    policy: Policy = "packed"
+    bucket_size: int = 8192
+    """Samples that are sorted by length together; the pool from which a batch of like lengths is made."""
+    multiple: int = 1
+    """Examples are added this many at a time (8 in UNITER, for tensor cores)."""
+    drop_last: bool = False
+
+
+def token_batches(order_S: Ints, lengths_S: Ints, settings: BatchSettings) -> list[Ints]:
+    """Cut samples in this order into batches. `lengths_S` is indexed by sample number.
+
+    Raises:
+        SettingsError: One group of `multiple` samples is longer than the budget.
+    """
+    batches: list[Ints] = []
+    for start in range(0, len(order_S), settings.bucket_size):
+        bucket = order_S[start : start + settings.bucket_size]
+        bucket = bucket[np.argsort(-lengths_S[bucket], kind="stable")]
+        batches += _fill(bucket, lengths_S, settings)
+    return batches
+
+
+def _fill(bucket: Ints, lengths_S: Ints, settings: BatchSettings) -> Iterator[Ints]:
+    """Batches of one bucket, whose samples come by descending length."""
+    begin, longest, real = 0, 0, 0
+    for place in range(0, len(bucket), settings.multiple):
+        group = lengths_S[bucket[place : place + settings.multiple]]
+        group_longest, group_real = int(group.max()), int(group.sum())
+        if (group_real if settings.policy == "packed" else group_longest * settings.multiple) > settings.tokens:
+            raise SettingsError(
+                f"--tokens-per-batch {settings.tokens} cannot hold {settings.multiple} sequence(s) of {group_longest}"
+                " tokens: raise it, or shorten the sequences (max_text, max_regions)"
+            )
+        longest, real = max(longest, group_longest), real + group_real
+        full = real if settings.policy == "packed" else longest * (place - begin + settings.multiple)
+        if full > settings.tokens:
+            yield bucket[begin:place]
+            begin, real = place, group_real
+            if settings.policy == "batch":
+                longest = group_longest
+    if begin < len(bucket) and not settings.drop_last:
+        yield bucket[begin:]
+
+
+class Batches:
+    """The endless sequence of groups of one corpus; group number g is always the same samples."""
+
+    def __init__(self, lengths_S: Ints, settings: BatchSettings, *, seed: int, group_size: int) -> None:
+        if not len(lengths_S):
+            raise SettingsError("no sample is left to train on")
+        self.lengths_S, self.settings, self.seed, self.group_size = lengths_S, settings, seed, group_size
+        self._epoch = lru_cache(maxsize=2)(self._make_epoch)
+        self._starts = [0]
+        """The first group of each epoch met so far."""
+
+    def group(self, number: int) -> tuple[int, list[Ints]]:
+        """(epoch, micro-batches) of group `number`."""
+        while number >= self._starts[-1]:
+            self._starts.append(self._starts[-1] + len(self._epoch(len(self._starts) - 1)))
+        epoch = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return epoch, self._epoch(epoch)[number - self._starts[epoch]]
+
+    def fill_rate(self) -> float:
+        """Real tokens of the first epoch divided by the budget of its batches."""
+        batches = [batch for group in self._epoch(0) for batch in group]
+        real = sum(int(self.lengths_S[batch].sum()) for batch in batches)
+        return real / (len(batches) * self.settings.tokens)
+
+    def _make_epoch(self, epoch: int) -> list[list[Ints]]:
+        shuffle = np.random.default_rng([self.seed, epoch])
+        order = shuffle.permutation(len(self.lengths_S))
+        batches = token_batches(order, self.lengths_S, self.settings)
+        # the last group is filled up with the epoch's first batches: every group has the same size on every rank
+        batches += [batches[number % len(batches)] for number in range(-len(batches) % self.group_size)]
+        groups = [batches[start : start + self.group_size] for start in range(0, len(batches), self.group_size)]
+        return [groups[place] for place in shuffle.permutation(len(groups))]
+
+
+def chosen_objective(weights: tuple[float, ...], seed: int, step: int) -> int:
+    """Which objective step number `step` trains: index into `weights`, drawn in proportion."""
+    return int(_choices(weights, seed, step // _BLOCK)[step % _BLOCK])
+
+
+def steps_before(weights: tuple[float, ...], seed: int, step: int) -> list[int]:
+    """How often each objective was chosen in steps 0 ... step - 1."""
+    counts = np.zeros(len(weights), np.int64)
+    for block in range(step // _BLOCK + 1):
+        chosen = _choices(weights, seed, block)[: max(0, step - block * _BLOCK)]
+        counts += np.bincount(chosen, minlength=len(weights))
+    return [int(count) for count in counts]
+
+
+_BLOCK = 4096
+
+
+@lru_cache(maxsize=4)
+def _choices(weights: tuple[float, ...], seed: int, block: int) -> Ints:
+    share = np.array(weights) / sum(weights)
+    return np.random.default_rng([seed, 7, block]).choice(len(weights), size=_BLOCK, p=share)
