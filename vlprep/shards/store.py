@@ -40,7 +40,7 @@ def open_store(folder: Path, schema: pa.Schema, settings: StoreSettings, *, over
         if not is_store:
             _refuse_foreign(folder, overwrite=overwrite)
         if is_store and not overwrite:
-            _compare(folder, manifest)
+            manifest = _compared(folder, manifest)
         else:
             _remove_store(folder)
             write_file(folder / MANIFEST_NAME, manifest.to_bytes())
@@ -100,7 +100,8 @@ class Store:
         return plan
 
 
-def _compare(folder: Path, wanted: Manifest) -> None:
+def _compared(folder: Path, wanted: Manifest) -> Manifest:
+    """The store's own manifest, if it gives the same numbers."""
     found = read_manifest(folder)
     if differences := found.differences(wanted):
         lines = "".join(f"\n  {line}" for line in differences)
@@ -112,6 +113,7 @@ def _compare(folder: Path, wanted: Manifest) -> None:
     if changed:
         lines = ", ".join(f"{name} {found.versions[name]} (now {wanted.versions[name]})" for name in changed)
         _log.warning("%s was begun with %s; its further parts may differ in the last digits", folder, lines)
+    return found
 
 
 def _refuse_foreign(folder: Path, *, overwrite: bool) -> None:

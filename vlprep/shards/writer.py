@@ -17,7 +17,7 @@ from vlprep.shards.atomic import NewFile, clear_errors, folder_lock, write_file
 from vlprep.shards.manifest import Manifest, read_manifest
 from vlprep.shards.marks import ErrorInfo, Failure, Mark, encode_mark, mark_path, part_path, read_mark
 
-BATCH_BYTES = 4 << 20
+BATCH_BYTES = 8 << 20
 """A record batch is written when its rows reach this size."""
 
 _Row = dict[str, Any]
