@@ -45,10 +45,7 @@ class FrameStream:
     """Side of a centre square cut out after resizing."""
     square_first: bool = False
     """Cut the largest centre square before resizing, its corner on a whole chroma sample as in libavfilter."""
-    interpolation: MAX_OUTPUT_PIXELS = 1 << 22
-"""Of one frame that comes out; 2048 x 2048. A strange aspect ratio can ask for far more, and no encoder wants it."""
-
-Interpolation = "bicubic"
+    interpolation: Interpolation = "bicubic"
     """A scaler of swscale."""
 
     def __post_init__(self) -> None:
