@@ -13,11 +13,11 @@ from vlprep_cli.options import common_options, json_option
 from vlprep_cli.stage import finish, print_plan, run_options, take_run_settings, watched
 
 _EPILOG = """\b
-Boxes of your own (--given-boxes), one of
-  JSONL   {"image": "val2014/a b.jpg", "boxes": [[x1, y1, x2, y2], ...]}
-  CSV     a header image,x1,y1,x2,y2 and a line for each box
-  JSON    COCO instance annotations (instances_*.json)
-Boxes are in pixels of the image as a person sees it (EXIF rotation applied).
+Boxes of your own (--given-boxes), in pixels of the image as a person sees it:
+  .jsonl       {"image": "val/x.jpg", "boxes": [[x1, y1, x2, y2], ...]}
+  .csv, .tsv   a row a box: image,x1,y1,x2,y2 or image,x,y,width,height
+  .json        COCO's instances
+An image is named by its path in the dataset, its file name or the dataset's id.
 
 \b
 Examples:

@@ -1,0 +1,76 @@
+"""What people see of a running stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vlprep.engines.base import ItemPoisoned, ItemsDone, PartDone, PartFinished, WorkerDied
+from vlprep.shards.status import Status
+from vlprep.stages.run import Planned
+from vlprep_cli.progress import Tally, plain_lines, show_progress
+
+NOTHING = Status(planned=100, rows=0, failed=0, pending=100, parts=2, parts_done=0, bytes=0, seconds=0, failures=())
+PLANNED = Planned(folder=Path("coco/vlprep/regions"), parts=2, items=100, before=NOTHING)
+
+
+def finished(failures: int) -> PartFinished:
+    return PartFinished(PartDone(part=0, rows=50 - failures, failures=failures, seconds=1.0))
+
+
+def test_rate_and_remaining_time_are_of_late():
+    tally = Tally("image")
+    tally.take(PLANNED, 0)
+    assert tally.line() == "0 of 100 images"
+    tally.take(ItemsDone(10), 30)  # loading the model took that long; it says nothing of the pace
+    assert tally.rate() is None
+    tally.take(ItemsDone(20), 35)
+    assert tally.rate() == pytest.approx(2)
+    assert tally.line() == "20 of 100 images, 2 images/s, 40 s left"
+
+
+def test_a_part_that_starts_over_does_not_make_the_rate_negative():
+    tally = Tally("image")
+    for now, count in ((0, 0), (10, 40), (20, 10), (30, 15)):
+        tally.take(ItemsDone(count), now)
+    assert tally.rate() == pytest.approx(0.5)
+
+
+def test_failures_are_shown_from_the_first_on():
+    tally = Tally("image")
+    tally.take(PLANNED, 0)
+    assert "failed" not in tally.line()
+    tally.take(finished(3), 1)
+    assert tally.line().endswith("3 failed")
+
+
+def test_plain_lines_come_every_few_seconds(capsys):
+    now = 0.0
+    on_event = plain_lines(Tally("image"), lambda: now)
+    on_event(PLANNED)
+    for second in range(1, 13):
+        now = float(second)
+        on_event(ItemsDone(second))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "100 images to do in 2 parts: coco/vlprep/regions",
+        "5 of 100 images, 1 images/s, 1 min 35 s left",
+        "10 of 100 images, 1 images/s, 1 min 30 s left",
+    ]
+
+
+def test_quiet_says_nothing(capsys):
+    with show_progress("image", quiet=True) as on_event:
+        on_event(PLANNED)
+        on_event(ItemsDone(1))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_deaths_and_given_up_items_go_to_the_log(caplog):
+    tally = Tally("image")
+    tally.take(WorkerDied("cpu/0", 3, "killed its worker (signal 9)", ("a.jpg",)), 0)
+    tally.take(ItemPoisoned(3, "a.jpg", "killed its worker (signal 9)"), 0)
+    assert "part 3 killed its worker (signal 9) on cpu/0" in caplog.text
+    assert "a.jpg killed its worker (signal 9)" in caplog.text
