@@ -24,9 +24,10 @@ from vlprep.pretrain.objectives.regions import (
     RegionTargets,
     distributions,
 )
+from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.packing import Example, pack, text_slots, visual_slots
 
-WORDS = TextVocabulary(size=200, pad=0, cls=101, sep=102, mask=103, first_word=104)
+RULE = SequenceRule(words=TextVocabulary(size=200, pad=0, cls=101, sep=102, mask=103, first_word=104))
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +94,12 @@ def batch(published: SimpleNamespace, task: str) -> MicroBatch:
 
 
 OBJECTIVES = {
-    "mlm": MaskedLanguage(vocabulary=WORDS),
-    "mrfr": RegionFeatures(vocabulary=WORDS),
-    "mrc": RegionClasses(vocabulary=WORDS),
-    "mrckl": RegionDistributions(vocabulary=WORDS),
-    "itm": ImageTextMatching(vocabulary=WORDS),
-    "itm_ot": ImageTextMatching(vocabulary=WORDS, wra=0.1),
+    "mlm": MaskedLanguage(rule=RULE),
+    "mrfr": RegionFeatures(rule=RULE),
+    "mrc": RegionClasses(rule=RULE),
+    "mrckl": RegionDistributions(rule=RULE),
+    "itm": ImageTextMatching(rule=RULE),
+    "itm_ot": ImageTextMatching(rule=RULE, wra=0.1),
 }
 
 

@@ -36,24 +36,33 @@ def generator(seed: int, epoch: int, key: int, objective: str) -> np.random.Gene
     return np.random.Generator(np.random.Philox(key=words))
 
 
-def mask_words(
-    ids: Ints, vocabulary: TextVocabulary, draw: np.random.Generator, *, rate: float = MASK_RATE, force_one: bool = True
-) -> tuple[Ints, Ints]:
-    """BERT's masking of pieces without special tokens: (masked ids, target positions).
+def mask_words(ids: Ints, vocabulary: TextVocabulary, draw: np.random.Generator) -> tuple[Ints, Ints]:
+    """Mask text pieces (without special tokens): (masked ids, target positions)."""
+    return mask_tokens(ids, draw, mask=vocabulary.mask, replacements=range(vocabulary.first_word, vocabulary.size))
 
-    Each piece independently with `rate`: 80 % [MASK], 10 % a random piece, 10 % kept. With `force_one` (UNITER
-    mlm.py:49-52) the first piece becomes [MASK] where nothing was drawn.
+
+def mask_tokens(
+    ids: Ints,
+    draw: np.random.Generator,
+    *,
+    mask: int,
+    replacements: range,
+    rate: float = MASK_RATE,
+    force_one: bool = True,
+) -> tuple[Ints, Ints]:
+    """BERT's masking: (masked ids, target positions).
+
+    Each token independently with `rate`: 80 % `mask`, 10 % one of `replacements`, 10 % kept. With `force_one` (UNITER
+    mlm.py:49-52) the first token becomes `mask` where nothing was drawn.
     """
     chance, action = draw.random((2, len(ids)))
-    replacements = draw.integers(vocabulary.first_word, vocabulary.size, len(ids))
+    others = draw.integers(replacements.start, replacements.stop, len(ids))
     targets = np.flatnonzero(chance < rate)
     masked = ids.copy()
-    masked[targets] = np.select(
-        [action[targets] < 0.8, action[targets] < 0.9], [vocabulary.mask, replacements[targets]], ids[targets]
-    )
+    masked[targets] = np.select([action[targets] < 0.8, action[targets] < 0.9], [mask, others[targets]], ids[targets])
     if force_one and not len(targets) and len(ids):
         targets = np.zeros(1, np.int64)
-        masked[0] = vocabulary.mask
+        masked[0] = mask
     return masked, targets
 
 

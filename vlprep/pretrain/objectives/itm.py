@@ -19,9 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlprep.pretrain.base import Inputs, Loss, MicroBatch, Sample
-from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.single_stream import SingleStream
-from vlprep.pretrain.objectives.mlm import sample_text, with_specials
+from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.objectives.transport import transport_distance
 from vlprep.pretrain.packing import Example, pack
 
@@ -33,7 +32,7 @@ class MatchTargets:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pair:
+class Pair:
     sequence: Example
     label: int
 
@@ -42,7 +41,7 @@ class _Pair:
 class ImageTextMatching:
     """`itm`; with `wra` > 0 the alignment term, times this, is added."""
 
-    vocabulary: TextVocabulary
+    rule: SequenceRule
     wra: float = 0.0
     """0.1 in every published run (itm_ot_lambda)."""
     beta: float = 0.5
@@ -53,15 +52,14 @@ class ImageTextMatching:
     def needs(self) -> frozenset[str]:
         return frozenset({"text", "regions"})
 
-    def example(self, sample: Sample, draw: np.random.Generator, other: Sample | None = None) -> _Pair:
+    def example(self, sample: Sample, draw: np.random.Generator, other: Sample | None = None) -> Pair:
         """`other` is a sample of another image; used for half of the draws."""
         assert other is not None
         mismatch = draw.random() < self.negatives
-        regions = other.regions if mismatch else sample.regions
-        text = with_specials(sample_text(sample), self.vocabulary)
-        return _Pair(Example(text_ids_P=text, regions=regions), int(not mismatch))
+        sequence = self.rule.sequence(self.rule.text(sample), other if mismatch else sample)
+        return Pair(sequence, int(not mismatch))
 
-    def collate(self, examples: list[_Pair]) -> MicroBatch:
+    def collate(self, examples: list[Pair]) -> MicroBatch:
         sequences = [example.sequence for example in examples]
         return MicroBatch(
             objective=self.name,

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlprep.pretrain.base import Loss, MicroBatch, Sample
-from vlprep.pretrain.masking import Ints, TextVocabulary, mask_words
+from vlprep.pretrain.masking import Ints, mask_words
 from vlprep.pretrain.models.single_stream import SingleStream
+from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.packing import Example, join, pack, text_slots
 
 
@@ -37,17 +38,17 @@ class _MaskedText:
 class MaskedLanguage:
     """`mlm`, with or without what is seen."""
 
-    vocabulary: TextVocabulary
+    rule: SequenceRule
     name: str = "mlm"
 
     def needs(self) -> frozenset[str]:
         return frozenset({"text"})
 
     def example(self, sample: Sample, draw: np.random.Generator, other: Sample | None = None) -> _MaskedText:
-        ids = sample_text(sample)
-        masked, targets = mask_words(ids, self.vocabulary, draw)
-        sequence = Example(text_ids_P=with_specials(masked, self.vocabulary), regions=sample.regions)
-        return _MaskedText(sequence, targets + 1, ids[targets])
+        ids = self.rule.text(sample)
+        masked, targets = mask_words(ids, self.rule.words, draw)
+        sequence = self.rule.sequence(masked, sample, self.rule.visual(sample, draw))
+        return _MaskedText(sequence, targets + 1, ids[targets])  # [CLS] comes first
 
     def collate(self, examples: list[_MaskedText]) -> MicroBatch:
         sequences = [example.sequence for example in examples]
@@ -64,14 +65,3 @@ class MaskedLanguage:
         logits_MW = model.word_logits(model.encode(batch.inputs)[batch.targets.slots_M]).float()
         correct = (logits_MW.argmax(1) == batch.targets.ids_M).sum()
         return Loss(F.cross_entropy(logits_MW, batch.targets.ids_M, reduction="sum"), {"accuracy": correct})
-
-
-def sample_text(sample: Sample) -> Ints:
-    """The sample's pieces, which `needs` has made sure of."""
-    assert sample.text_ids is not None
-    return sample.text_ids.astype(np.int64)
-
-
-def with_specials(ids: Ints, vocabulary: TextVocabulary) -> Ints:
-    """[CLS] ids [SEP]."""
-    return np.concatenate([[vocabulary.cls], ids, [vocabulary.sep]])

@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlprep.pretrain.base import Loss, MicroBatch, RegionSample, Sample
-from vlprep.pretrain.masking import Ints, TextVocabulary, mask_rows
+from vlprep.pretrain.masking import Ints, mask_rows
 from vlprep.pretrain.models.single_stream import SingleStream
-from vlprep.pretrain.objectives.mlm import sample_text, with_specials
+from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.packing import Example, pack, visual_slots
 
 Reduction = Literal["element", "region"]
@@ -49,7 +49,7 @@ class _MaskedRegions:
 class _MaskedRegionTask(ABC):
     """What the three tasks share: who is masked, and how examples are packed."""
 
-    vocabulary: TextVocabulary
+    rule: SequenceRule
     name: str
     reduction: Reduction = "element"
 
@@ -61,10 +61,8 @@ class _MaskedRegionTask(ABC):
         assert regions is not None
         masked = mask_rows(len(regions.features_RD), draw)
         rows = np.flatnonzero(masked)
-        text = with_specials(sample_text(sample), self.vocabulary)
-        return _MaskedRegions(
-            Example(text_ids_P=text, regions=regions, masked_R=masked), rows, self._values(regions, rows)
-        )
+        sequence = self.rule.sequence(self.rule.text(sample), sample, masked_R=masked)
+        return _MaskedRegions(sequence, rows, self._values(regions, rows))
 
     def collate(self, examples: list[_MaskedRegions]) -> MicroBatch:
         sequences = [example.sequence for example in examples]
