@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from vlprep.engines.base import ItemPoisoned, ItemsDone, PartDone, PartFinished, WorkerDied
 from vlprep.shards.status import Status
 from vlprep.stages.run import Planned
+from vlprep_cli.options import StderrHandler
 from vlprep_cli.progress import Tally, plain_lines, show_progress
 
 NOTHING = Status(planned=100, rows=0, failed=0, pending=100, parts=2, parts_done=0, bytes=0, seconds=0, failures=())
@@ -74,3 +78,41 @@ def test_deaths_and_given_up_items_go_to_the_log(caplog):
     tally.take(ItemPoisoned(3, "a.jpg", "killed its worker (signal 9)"), 0)
     assert "part 3 killed its worker (signal 9) on cpu/0" in caplog.text
     assert "a.jpg killed its worker (signal 9)" in caplog.text
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_a_bar_and_warnings_stay_whole_lines(monkeypatch, capsys):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    logger = logging.getLogger("vlprep")
+    handler = StderrHandler()
+    logger.addHandler(handler)
+    try:
+        with show_progress("image", quiet=False) as on_event:
+            on_event(PLANNED)
+            on_event(ItemsDone(10))
+            on_event(WorkerDied("cpu/0", 0, "killed its worker (signal 9)", ()))
+            on_event(finished(2))
+    finally:
+        logger.removeHandler(handler)
+    shown = terminal.getvalue()
+    assert "100 images to do in 2 parts" in shown
+    assert "10/100" in shown
+    assert "2 failed" in shown
+    assert "part 0 killed its worker (signal 9) on cpu/0; it is tried again\n" in shown
+    assert capsys.readouterr().out == ""
+
+
+def test_no_bar_where_logs_are_kept(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("CI", "1")
+    with show_progress("image", quiet=False) as on_event:
+        on_event(PLANNED)
+    assert "\x1b" not in terminal.getvalue()
