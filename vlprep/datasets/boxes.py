@@ -73,22 +73,22 @@ def boxes_by_item(boxes: Mapping[str, Boxes], items: Iterable[Item]) -> dict[str
 
 
 def _json_lines(path: Path) -> Iterator[_Row]:
-    for row, (where, values) in enumerate(read_records(path)):
+    for where, values in read_records(path):
         boxes = values.get("boxes")
         if not isinstance(boxes, list):
             raise fault(path, where, "no list `boxes`")
-        yield _Row(where, record_keys(values, row), [_numbers(path, where, box) for box in boxes])
+        yield _Row(where, record_keys(values), [_numbers(path, where, box) for box in boxes])
 
 
 def _table(path: Path) -> Iterator[_Row]:
-    for row, (where, values) in enumerate(read_records(path)):
+    for where, values in read_records(path):
         if values.keys() >= {"x1", "y1", "x2", "y2"}:
             box = _numbers(path, where, [values[name] for name in ("x1", "y1", "x2", "y2")])
         elif values.keys() >= {"x", "y", "width", "height"}:
             box = _corners(_numbers(path, where, [values[name] for name in ("x", "y", "width", "height")]))
         else:
             raise fault(path, where, "no columns x1,y1,x2,y2 or x,y,width,height")
-        yield _Row(where, record_keys(values, row), [box])
+        yield _Row(where, record_keys(values), [box])
 
 
 def _coco(path: Path) -> Iterator[_Row]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -37,6 +37,8 @@ class CaptionRow(NamedTuple):
     keys: tuple[str, ...]
     """What the file calls the image, the most telling first: a path, a file name, an id."""
     text: str
+    guessed: bool = False
+    """The file has only a URL, and `keys` are what a downloader may have called the picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +49,19 @@ class CaptionFormat:
     """Raises SettingsError naming the line where the file is not what its beginning promised."""
 
 
-def record_keys(values: dict[str, Any], row: int) -> tuple[str, ...]:
-    """The names of the image in a record, by its columns; empty where it has none."""
-    names = [str(values[name]).strip() for name in IMAGE_COLUMNS if _names_something(values.get(name))]
-    urls = [str(values[name]).strip() for name in URL_COLUMNS if _names_something(values.get(name))]
-    keys = [key for name in (*names, *urls) for key in (url_keys(name, row) if "://" in name else (name,))]
-    if not keys:
-        keys = [str(values[name]).strip() for name in ROW_COLUMNS if _names_something(values.get(name))]
-    return tuple(keys)
+def record_keys(values: dict[str, Any]) -> tuple[str, ...]:
+    """The names of the image in a record, by its columns; empty where it has none but a URL."""
+    names = tuple(name for name in _named(values, IMAGE_COLUMNS) if "://" not in name)
+    return names if names or _urls(values) else tuple(_named(values, ROW_COLUMNS))
 
 
-def _names_something(value: Any) -> bool:
-    return isinstance(value, (str, int)) and str(value).strip() != ""
+def _urls(values: dict[str, Any]) -> list[str]:
+    return [name for name in _named(values, (*IMAGE_COLUMNS, *URL_COLUMNS)) if "://" in name]
+
+
+def _named(values: dict[str, Any], columns: Iterable[str]) -> list[str]:
+    given = (values.get(column) for column in columns)
+    return [name for value in given if isinstance(value, (str, int)) and (name := str(value).strip())]
 
 
 def url_keys(url: str, row: int) -> tuple[str, ...]:
@@ -128,7 +131,7 @@ def _read_conceptual(path: Path) -> Iterator[CaptionRow]:
     for row, (number, fields) in enumerate(tab_rows(path)):
         if len(fields) < 2:
             raise fault(path, f"line {number}", "not caption<tab>url")
-        yield CaptionRow(url_keys(fields[1].strip(), row), text_of(fields[0]))
+        yield CaptionRow(url_keys(fields[1].strip(), row), text_of(fields[0]), guessed=True)
 
 
 def _read_sbu_json(path: Path) -> Iterator[CaptionRow]:
@@ -149,18 +152,20 @@ def _paired(path: Path, urls: list[str], texts: list[str]) -> Iterator[CaptionRo
     if len(urls) != len(texts):
         raise fault(path, "lists of different length", f"{len(urls)} URLs and {len(texts)} captions")
     for row, (url, text) in enumerate(zip(urls, texts, strict=True)):
-        yield CaptionRow(url_keys(str(url).strip(), row), text_of(text))
+        yield CaptionRow(url_keys(str(url).strip(), row), text_of(text), guessed=True)
 
 
 def _read_records(path: Path) -> Iterator[CaptionRow]:
     for row, (where, values) in enumerate(read_records(path)):
-        keys = record_keys(values, row)
+        keys = record_keys(values)
+        guessed = not keys
+        keys = keys or tuple(key for url in _urls(values) for key in url_keys(url, row))
         if not keys:
             raise fault(path, where, f"nothing names the image; expected one of {', '.join(IMAGE_COLUMNS)}")
         texts = next((_texts(values[name]) for name in TEXT_COLUMNS if name in values), None)
         if texts is None:
             raise fault(path, where, f"no caption; expected one of {', '.join(TEXT_COLUMNS)}")
-        yield from (CaptionRow(keys, text) for text in texts)
+        yield from (CaptionRow(keys, text, guessed) for text in texts)
 
 
 def _has(*patterns: str) -> Callable[[Head], bool]:

@@ -47,9 +47,9 @@ class ItemIndex:
         return None
 
     def _find(self, key: str) -> Match | None:
-        if key in self._by_id:
-            return Match(self._by_id[key], sure=True)
-        parts = composed(key).replace("\\", "/").strip("/").split("/")
+        if item := self._by_id.get(key.removeprefix("./")):
+            return Match(item, sure=True)
+        parts = composed(key).replace("\\", "/").removeprefix("./").strip("/").split("/")
         if named := _closest(self._by_name.get(parts[-1], []), parts):
             return named
         owners = self._by_source_id.get(parts[-1], [])
@@ -103,17 +103,17 @@ def join_captions(rows: Iterable[CaptionRow], index: ItemIndex) -> JoinedCaption
     joined = JoinedCaptions()
     likely: dict[str, list[str]] = {}
     claimed_by: dict[str, str] = {}
-    for keys, text in rows:
+    for keys, text, guessed in rows:
         joined.rows += 1
         match = index.find(keys)
         if match is None:
             joined.unmatched[keys[0]] = joined.unmatched.get(keys[0], 0) + 1
             continue
-        item_id = match.item.id
-        if not match.sure and claimed_by.setdefault(item_id, keys[0]) != keys[0]:
+        item_id, sure = match.item.id, match.sure and not guessed
+        if not sure and claimed_by.setdefault(item_id, keys[0]) != keys[0]:
             joined.contested.add(item_id)
         if text:
-            (joined.texts if match.sure else likely).setdefault(item_id, []).append(text)
+            (joined.texts if sure else likely).setdefault(item_id, []).append(text)
     joined.contested -= joined.texts.keys()
     for item_id, texts in likely.items():
         if item_id not in joined.contested and item_id not in joined.texts:

@@ -2,8 +2,9 @@
 
 YouTube's automatic captions roll: each cue repeats the line before it, and cues of 10 ms hold a line in place while it
 moves up, so that plain concatenation gives every line two or three times (yt-dlp leaves them so, in `.vtt` and in
-`.srt` converted from it). A file rolls if a cue has word times or lasts at most 20 ms. There, the leading lines of a
-cue that repeat the closing lines of the cue before are dropped; in all other files a repeated line is a repeated line.
+`.srt` converted from it). A file rolls if a cue has word times, or one of at most 20 ms holds lines of the cue before.
+There, the leading lines of a cue that repeat the closing lines of the cue before are dropped; in all other files a
+repeated line is a repeated line.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from vlprep.datasets.records import fault
@@ -46,8 +48,7 @@ def read_subtitles(path: Path) -> list[tuple[float, float, str]]:
     cues = list(_cues(lines))
     if not cues and any(line.strip() and not line.startswith("WEBVTT") for line in lines):
         raise fault(path, "subtitles", "no cue (`00:01.000 --> 00:02.000`) in it")
-    rolls = any(cue.has_word_times or cue.end - cue.start <= _HELD_SECONDS for cue in cues)
-    texts = _new_lines(cues) if rolls else (cue.lines for cue in cues)
+    texts = _new_lines(cues) if _rolls(cues) else (cue.lines for cue in cues)
     joined = ((cue, " ".join(new)) for cue, new in zip(cues, texts, strict=True))
     return [(cue.start, cue.end, text) for cue, text in joined if text]
 
@@ -69,6 +70,14 @@ def _cues(lines: list[str]) -> Iterator[_Cue]:
                 cue.lines.append(text)
     if cue:
         yield cue
+
+
+def _rolls(cues: list[_Cue]) -> bool:
+    held = (
+        now.end - now.start <= _HELD_SECONDS and now.lines != [] and now.lines == before.lines[-len(now.lines) :]
+        for before, now in pairwise(cues)
+    )
+    return any(cue.has_word_times for cue in cues) or any(held)
 
 
 def _new_lines(cues: list[_Cue]) -> Iterator[list[str]]:
