@@ -1,0 +1,67 @@
+"""The text store: captions and narration, tokenized once."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from vlprep.errors import SettingsError
+from vlprep.shards import StoreReader
+from vlprep.stages.tokenize_text import open_store_tokenizer, tokenize_text
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "v.mp4").write_bytes(b"")
+    captions = [("a.jpg", "a red circle"), ("a.jpg", "one red circle"), ("b.jpg", "a blue star")]
+    (tmp_path / "captions.jsonl").write_text(
+        "".join(json.dumps({"image": image, "caption": text}) + "\n" for image, text in captions)
+    )
+    (tmp_path / "caption.json").write_text(
+        json.dumps({"v": {"start": [2.5, 0.0], "end": [4.0, 2.0], "text": ["then flip it", "a blue pan"]}})
+    )
+    return tmp_path
+
+
+def test_captions_and_narration_become_rows(folder) -> None:
+    report = tokenize_text(folder, "train:100")
+    assert (report.status.rows, report.status.failed) == (5, 0)
+    rows = {row["id"]: row for row in StoreReader(report.folder)}
+    assert list(rows) == ["a.jpg#0", "a.jpg#1", "b.jpg#0", "v.mp4#0", "v.mp4#1"]
+    assert rows["v.mp4#0"]["text"] == "a blue pan"
+    assert (rows["v.mp4#1"]["start"], rows["v.mp4#1"]["end"]) == (2.5, 4.0)
+    assert rows["a.jpg#0"]["start"] is None
+    assert rows["a.jpg#1"]["item_id"] == "a.jpg"
+    tokenizer = open_store_tokenizer(report.folder)
+    assert tokenizer.decode(rows["b.jpg#0"]["token_ids"].tolist()) == "a blue star"
+    assert report.pieces == StoreReader(report.folder).lengths().sum()
+
+
+def test_again_changes_nothing_and_another_tokenizer_is_refused(folder) -> None:
+    report = tokenize_text(folder, "train:100")
+    before = {path.name: path.read_bytes() for path in report.folder.iterdir()}
+    tokenize_text(folder, "train:100")
+    assert {path.name: path.read_bytes() for path in report.folder.iterdir()} == before
+    with pytest.raises(SettingsError, match="tokenizer"):
+        tokenize_text(folder, "train:60")
+    assert tokenize_text(folder, "train:60", overwrite=True).vocabulary <= 60
+
+
+def test_new_texts_keep_the_trained_tokenizer(folder) -> None:
+    report = tokenize_text(folder, "train:100")
+    tokenizer = (report.folder / "tokenizer.json").read_bytes()
+    with (folder / "captions.jsonl").open("a") as file:
+        file.write(json.dumps({"image": "b.jpg", "caption": "an entirely different caption"}) + "\n")
+    again = tokenize_text(folder, "train:100")
+    assert again.status.rows == 6
+    assert (report.folder / "tokenizer.json").read_bytes() == tokenizer
+
+
+def test_a_folder_without_text_says_so(tmp_path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
+    with pytest.raises(SettingsError, match="datasets inspect"):
+        tokenize_text(tmp_path)

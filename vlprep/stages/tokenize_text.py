@@ -1,0 +1,139 @@
+"""`tokenize`: captions and narration as piece ids, once, into the `text` store.
+
+Fast enough for the driver itself: no workers. The tokenizer is kept beside the store as `tokenizer.json`, so that
+whoever reads the store needs nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlprep.datasets import Dataset, Item, open_dataset
+from vlprep.errors import SettingsError
+from vlprep.shards import Status, StoreSettings, open_store
+from vlprep.shards.manifest import read_manifest
+from vlprep.shards.schema import text_schema
+from vlprep.text.tokenizer import Tokenizer, open_tokenizer
+
+TOKENIZER_NAME = "tokenizer.json"
+PART_SIZE = 65_536
+BATCH = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """A caption (no times) or a segment of narration."""
+
+    id: str
+    """`<item id>#<number>`: texts of an item are numbered in the order of the files, or of time."""
+    item: Item
+    text: str
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextReport:
+    folder: Path
+    status: Status
+    vocabulary: int
+    pieces: int
+    """Of the texts tokenized by this run."""
+
+
+def tokenize_text(
+    folder: Path, tokenizer: str = "train:8000", *, out: Path | None = None, overwrite: bool = False
+) -> TextReport:
+    """Fill `<dataset>/vlprep/text` (or `out`).
+
+    Raises `SettingsError` where there is no text, and where the store there has another tokenizer.
+    """
+    dataset = open_dataset(folder)
+    texts = list(collect_texts(dataset))
+    if not texts:
+        raise SettingsError(
+            f"{folder}: no captions and no narration found; `vlprep datasets inspect {folder}` says what was recognised"
+        )
+    store_folder = out or folder / "vlprep" / "text"
+    made = None if overwrite else _trained_before(store_folder, tokenizer)
+    made = made or open_tokenizer(tokenizer, lambda: (text.text for text in texts))
+    encoded = made.backend.to_str()
+    settings = StoreSettings(
+        kind="text",
+        settings={
+            "tokenizer": made.name,
+            "vocabulary": made.size,
+            "sha256": hashlib.sha256(encoded.encode()).hexdigest(),
+        },
+        weights=None,
+    )
+    store = open_store(store_folder, text_schema(), settings, overwrite=overwrite)
+    made.save(store.folder / TOKENIZER_NAME)
+    store.plan([text.id for text in texts], PART_SIZE)
+    by_id = {text.id: text for text in texts}
+    pieces = 0
+    for part in store.pending():
+        with store.write_part(part) as writer:
+            ids = store.part_items(part)
+            for start in range(0, len(ids), BATCH):
+                present = [by_id[name] for name in ids[start : start + BATCH] if name in by_id]
+                for text, token_ids in zip(present, made.encode([text.text for text in present]), strict=True):
+                    writer.add(text.id, _row(text, token_ids))
+                    pieces += len(token_ids)
+                for name in ids[start : start + BATCH]:
+                    if name not in by_id:
+                        writer.fail(name, SettingsError("this text was planned, but is no longer in the folder"))
+    return TextReport(folder=store.folder, status=store.status(), vocabulary=made.size, pieces=pieces)
+
+
+def collect_texts(dataset: Dataset) -> Iterator[Text]:
+    """Every caption and narration segment, by item."""
+    for item in dataset.items:
+        yield from (
+            Text(id=f"{item.id}#{number}", item=item, text=caption)
+            for number, caption in enumerate(dataset.captions_of(item))
+        )
+    for video in dataset.videos:
+        captions = len(dataset.captions_of(video))
+        yield from (
+            Text(
+                id=f"{video.id}#{captions + number}",
+                item=video,
+                text=segment.text,
+                start=segment.start,
+                end=segment.end,
+            )
+            for number, segment in enumerate(dataset.narration_of(video))
+        )
+
+
+def open_store_tokenizer(text_store: Path) -> Tokenizer:
+    """The tokenizer that a text store was made with."""
+    return open_tokenizer(str(text_store / TOKENIZER_NAME))
+
+
+def _trained_before(store_folder: Path, choice: str) -> Tokenizer | None:
+    """The store's own tokenizer, if it was trained by the same choice: texts that are new in the folder must not
+    retrain it, since that would change the ids of all the others."""
+    try:
+        made_by = read_manifest(store_folder).settings.get("tokenizer")
+    except SettingsError:
+        return None
+    if made_by != choice or not choice.startswith("train:"):
+        return None
+    return Tokenizer(open_store_tokenizer(store_folder).backend, choice)
+
+
+def _row(text: Text, token_ids: Sequence[int]) -> dict[str, object]:
+    return {
+        "path": text.item.id,
+        "source_id": text.item.source_id,
+        "item_id": text.item.id,
+        "start": text.start,
+        "end": text.end,
+        "text": text.text,
+        "token_ids": token_ids,
+    }
