@@ -88,6 +88,7 @@ def test_two_names_with_different_boxes_are_refused(tmp_path: Path) -> None:
         ("b.jsonl", '{"image": "x", "boxes": [5]}', "line 1: .*four numbers"),
         ("b.jsonl", '{"image": "x", "boxes": [[0, 0, 1, NaN]]}', "line 1: .*x1 <= x2"),
         ("b.jsonl", '{"image": "x", "boxes": [[5, 0, 4, 1]]}', "line 1: .*x1 <= x2"),
+        ("b.jsonl", '{"image": "x", "boxes": [[0, 5, 1, 4]]}', "line 1: .*y1 <= y2"),
         ("b.jsonl", '{"boxes": [[0, 0, 1, 1]]}', "line 1: nothing names the image"),
         ("b.jsonl", '{"image": "x", "box": [0, 0, 1, 1]}', "line 1: no list `boxes`"),
         ("b.csv", "image,x1,y1,x2,y2\nx,0,0,1,1\nx,0,0,1,\n", "line 3: .*four numbers"),

@@ -161,6 +161,16 @@ def test_records(tmp_path: Path, name: str) -> None:
     assert captions(tmp_path) == {"x y.jpg": ('A "red" car, parked', "Again")}
 
 
+def test_number_of_a_row_is_not_the_image_that_the_row_names(tmp_path: Path) -> None:
+    write(tmp_path, {"c.jsonl": '{"id": 5, "image": "gone.jpg", "caption": "a"}\n', "5.jpg": ""})
+    assert captions(tmp_path) == {}
+
+
+def test_quotation_marks_at_both_ends_of_a_tsv_field_may_be_text(tmp_path: Path) -> None:
+    write(tmp_path, {"c.tsv": 'image\tcaption\nx.jpg\t"yes" she said "no"\n', "x.jpg": ""})
+    assert captions(tmp_path) == {"x.jpg": ('"yes" she said "no"',)}
+
+
 def test_videos_may_have_captions(tmp_path: Path) -> None:
     write(tmp_path, {"msrvtt_test.csv": "key,vid_key,video_id,sentence\nret0,msr9770,video9770,a person sings\n"})
     write(tmp_path, {"all/video9770.mp4": ""})

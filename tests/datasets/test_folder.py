@@ -116,6 +116,7 @@ def test_folder_that_cannot_be_listed_is_told(tmp_path: Path, monkeypatch: pytes
     assert dataset.unreadable == {"locked": "Permission denied"}
 
 
+@pytest.mark.slow
 def test_100_000_items(tmp_path: Path, record_property: pytest.RecordProperty) -> None:
     """DESIGN: planning 100 000 items takes less than 5 s; the time of the walk is recorded, not asserted."""
     for folder in range(100):

@@ -82,6 +82,11 @@ def test_videos(videos: Path) -> None:
     assert found.unreadable.keys() == {"raw_caption.json", "v/three.srt"}
 
 
+def test_segments_that_touch_do_not_overlap(tmp_path: Path) -> None:
+    put(tmp_path, **{"v.mp4": "", "caption.json": '{"v": {"start": [0, 2], "end": [2, 3], "text": ["a", "b"]}}'})
+    assert inspect(tmp_path).segments_overlapping.count == 0
+
+
 def test_examples_are_few_and_the_count_is_whole(tmp_path: Path) -> None:
     put(tmp_path, **{f"{number}.jpg": "" for number in range(20)})
     finding = inspect(tmp_path).images_without_caption
