@@ -27,7 +27,6 @@ def photo(key: int, words: int = 6, regions: int = 4) -> Sample:
     probs = RNG.dirichlet(np.ones(6), regions).astype(np.float32)
     return Sample(
         key=key,
-        item=str(key),
         text_ids=RNG.integers(5, 60, words).astype(np.int32),
         regions=RegionSample(
             features_RD=RNG.random((regions, 8)).astype(np.float16),
@@ -41,7 +40,6 @@ def photo(key: int, words: int = 6, regions: int = 4) -> Sample:
 def clip(key: int, words: int = 4, tokens: int = 12) -> Sample:
     return Sample(
         key=key,
-        item=str(key),
         text_ids=RNG.integers(5, 60, words).astype(np.int32),
         visual_tokens=np.arange(tokens, dtype=np.uint16),
     )

@@ -43,8 +43,6 @@ class Sample:
     """Pieces without special tokens."""
     regions: RegionSample | None = None
     visual_tokens: NDArray[np.uint16] | None = None
-    item: str = ""
-    """Item id, so that a negative of the same item is never drawn."""
 
 
 # --- to the models ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,159 @@
+"""Joins of stores into samples: who is a sample, how long it is, and what is left out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vlprep.errors import SettingsError
+from vlprep.pretrain.corpus import Corpus, DatasetStores, Mixture
+from vlprep.pretrain.places import CorpusSettings
+from vlprep.shards import StoreSettings, open_store
+from vlprep.shards.schema import regions_schema, text_schema, tokens_schema
+
+
+def write(folder, schema, kind, rows, *, part_size=2):
+    store = open_store(folder, schema, StoreSettings(kind=kind, settings={}, weights=None))
+    store.plan(list(rows), part_size)
+    for part in store.pending():
+        with store.write_part(part) as writer:
+            for name in store.part_items(part):
+                writer.add(name, {"path": name, **rows[name]})
+    return folder
+
+
+def text(item, ids, *, start=None, end=None, source=None):
+    return {"item_id": item, "text": "t", "token_ids": ids, "start": start, "end": end, "source_id": source}
+
+
+def image(regions, sure, *, source=None):
+    confidences = np.linspace(0.9, 0.5, sure).tolist() + [0.1] * (regions - sure)
+    return {
+        "source_id": source,
+        "width": 200,
+        "height": 100,
+        "boxes": np.tile([20.0, 10.0, 100.0, 50.0], (regions, 1)),
+        "proposals": np.zeros((regions, 4)),
+        "features": np.arange(regions)[:, None] * np.ones((1, 8)),
+        "object_ids": np.zeros(regions, int),
+        "max_conf": confidences,
+        "background_prob": np.full(regions, 0.5),
+        "class_probs": np.full((regions, 4), 0.125),
+    }
+
+
+@pytest.fixture
+def images(tmp_path):
+    regions = write(
+        tmp_path / "regions",
+        regions_schema(8, 4),
+        "regions",
+        {"a.jpg": image(40, 12), "b.jpg": image(40, 3, source="77"), "c.jpg": image(5, 5)},
+    )
+    texts = write(
+        tmp_path / "text",
+        text_schema(),
+        "text",
+        {
+            "a.jpg#0": text("a.jpg", [5, 6, 7]),
+            "a.jpg#1": text("a.jpg", [5]),
+            "b#0": text("elsewhere.jpg", [6, 6], source="77"),
+            "c.jpg#0": text("c.jpg", list(range(61))),
+            "d.jpg#0": text("d.jpg", [5]),
+            "e.jpg#0": text("c.jpg", []),
+        },
+    )
+    return DatasetStores(text=texts, regions=regions)
+
+
+def test_images(images) -> None:
+    corpus = Corpus(images, CorpusSettings(max_regions=30))
+    assert len(corpus) == 3
+    # pieces + clip(#confident, 10, 30) + [CLS] + [SEP]
+    assert corpus.lengths().tolist() == [3 + 12 + 2, 1 + 12 + 2, 2 + 10 + 2]
+    sample = corpus.sample(2)  # joined by the dataset's own id
+    assert sample.text_ids.tolist() == [6, 6]
+    np.testing.assert_array_equal(sample.regions.features_RD[:, 0], np.arange(10))
+    np.testing.assert_allclose(sample.regions.boxes_R4[0], [0.1, 0.1, 0.5, 0.5], rtol=1e-6)
+    assert not sample.regions.features_RD.flags.owndata
+    assert corpus.left_out == {
+        "texts without an image": 1,
+        "texts that are too long": 1,
+        "texts without a word": 1,
+    }
+
+
+def clips(count):
+    times = np.stack([np.arange(count), np.arange(count) + 1], 1) * 1.5
+    return {"times": times, "tokens": np.arange(count)}
+
+
+@pytest.fixture
+def videos(tmp_path):
+    tokens = write(
+        tmp_path / "tokens",
+        tokens_schema(),
+        "tokens",
+        {"told.mp4": clips(10), "silent.mp4": clips(20), "void.mp4": clips(0), "shown.mp4": clips(3)},
+    )
+    texts = write(
+        tmp_path / "text",
+        text_schema(),
+        "text",
+        {
+            "told.mp4#0": text("told.mp4", [5, 6], start=0.0, end=4.5),
+            "told.mp4#1": text("told.mp4", [7], start=3.0, end=7.5),
+            "told.mp4#2": text("told.mp4", [8], start=100.0, end=101.0),
+            "shown.mp4#0": text("shown.mp4", [9]),
+        },
+    )
+    return DatasetStores(text=texts, tokens=tokens)
+
+
+def test_videos(videos) -> None:
+    corpus = Corpus(videos, CorpusSettings())
+    samples = [corpus.sample(number) for number in range(len(corpus))]
+    seen = [(None if s.text_ids is None else s.text_ids.tolist(), s.visual_tokens.tolist()) for s in samples]
+    assert seen == [
+        ([9], [0, 1, 2]),  # a caption is about the whole video
+        (None, list(range(16))),  # no narration: segments of 16
+        (None, list(range(16, 20))),
+        ([5, 6], [0, 1, 2]),  # clips whose middle lies in the segment
+        ([7], [2, 3, 4]),
+    ]
+    assert corpus.lengths().tolist() == [1 + 3 + 3, 16 + 3, 4 + 3, 2 + 3 + 3, 1 + 3 + 3]
+    assert corpus.left_out["segments without a clip"] == 1
+    assert corpus.left_out["videos without a clip"] == 1
+
+
+def test_neighbouring_segments_are_joined(videos) -> None:
+    corpus = Corpus(videos, CorpusSettings(join_neighbours=1.0))
+    joined = corpus.sample(3)
+    assert joined.text_ids.tolist() == [5, 6, 7]
+    assert joined.visual_tokens.tolist() == [0, 1, 2, 3, 4]
+    assert corpus.lengths()[3] == 3 + 5 + 3
+
+
+def test_a_mixture_numbers_through_and_knows_what_serves(images, videos) -> None:
+    settings = CorpusSettings()
+    mixture = Mixture([Corpus(images, settings), Corpus(videos, settings)])
+    assert len(mixture) == 8
+    assert mixture.usable_for(frozenset({"text", "regions", "class_probs"})).tolist() == [0, 1, 2]
+    assert mixture.usable_for(frozenset({"visual_tokens"})).tolist() == [3, 4, 5, 6, 7]
+    assert mixture.usable_for(frozenset({"text", "visual_tokens"})).tolist() == [3, 6, 7]
+    assert mixture.usable_for(frozenset({"text"})).tolist() == [0, 1, 2, 3, 6, 7]
+    assert mixture.sample(6).visual_tokens.tolist() == [0, 1, 2]
+    assert mixture.sample(6).key == 6
+    usable = mixture.usable_for(frozenset({"text", "regions"}))
+    for seed in range(20):
+        other = mixture.other(0, usable, np.random.default_rng(seed))
+        assert other.key == 2  # 1 is another text of the same image
+    with pytest.raises(SettingsError, match="two images"):
+        mixture.other(0, np.array([0, 1]), np.random.default_rng(0))
+
+
+def test_missing_stores_are_named(images) -> None:
+    with pytest.raises(SettingsError, match="vlprep tokenize"):
+        Corpus(DatasetStores(regions=images.regions), CorpusSettings())
+    with pytest.raises(SettingsError, match="regions or a tokens"):
+        Corpus(DatasetStores(text=images.text), CorpusSettings())

@@ -1,0 +1,155 @@
+"""From stores to samples: texts joined with the regions or visual tokens of their item, by memory map.
+
+Shape suffixes: S samples.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlprep.errors import SettingsError
+from vlprep.pretrain.base import RegionSample, Sample
+from vlprep.pretrain.places import CorpusSettings, Ints, place_images, place_videos
+from vlprep.shards import StoreReader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetStores:
+    """The stores of one dataset folder that pretraining reads."""
+
+    text: Path | None = None
+    regions: Path | None = None
+    tokens: Path | None = None
+
+
+class Corpus:
+    """The samples of one dataset: images with their texts, or videos with their narration."""
+
+    def __init__(self, stores: DatasetStores, settings: CorpusSettings) -> None:
+        self.left_out: Counter[str] = Counter()
+        """Texts and videos that make no sample, by reason."""
+        self.text = StoreReader(stores.text) if stores.text else None
+        if stores.regions is not None:
+            if self.text is None:
+                raise SettingsError(f"{stores.regions}: regions need texts; `vlprep tokenize DATASET` makes them")
+            self.visual = StoreReader(stores.regions)
+            self.places = place_images(self.text, self.visual, settings, self.left_out)
+        elif stores.tokens is not None:
+            self.visual = StoreReader(stores.tokens)
+            self.places = place_videos(self.text, self.visual, settings, self.left_out)
+        else:
+            raise SettingsError("pretraining needs a regions or a tokens store")
+        self.kind = self.visual.manifest.kind
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def lengths(self) -> Ints:
+        """(S,) tokens of each sample, special ones included; no feature is read."""
+        specials = 2 if self.kind == "regions" else 3
+        return self._num_text() + (self.places.end_S - self.places.begin_S) + specials
+
+    def has_text(self) -> NDArray[np.bool_]:
+        """(S,)."""
+        return self.places.first_text_S >= 0
+
+    def items(self) -> Ints:
+        """(S,) a number for the image or video of each sample."""
+        return self.places.visual_S
+
+    def sample(self, number: int) -> Sample:
+        """One sample; its arrays are views into the stores."""
+        places = self.places
+        begin, end = int(places.begin_S[number]), int(places.end_S[number])
+        row = self.visual[int(places.visual_S[number])]
+        text_ids = self._text_ids(number)
+        if self.kind == "tokens":
+            return Sample(key=number, text_ids=text_ids, visual_tokens=row["tokens"][begin:end])
+        classes = row["class_probs"] if "class_probs" in row else np.empty((end, 0), np.float32)
+        size = np.array([row["width"], row["height"]] * 2, np.float32)
+        regions = RegionSample(
+            features_RD=row["features"][begin:end],
+            boxes_R4=row["boxes"][begin:end] / size,
+            class_probs_RK=classes[begin:end],
+            background_R=row["background_prob"][begin:end],
+        )
+        return Sample(key=number, text_ids=text_ids, regions=regions)
+
+    def _text_ids(self, number: int) -> NDArray[np.int32] | None:
+        first, last = int(self.places.first_text_S[number]), int(self.places.last_text_S[number])
+        if first < 0 or self.text is None:
+            return None
+        ids: NDArray[np.int32] = self.text[first]["token_ids"]
+        return ids if first == last else np.concatenate([ids, self.text[last]["token_ids"]])
+
+    def _num_text(self) -> Ints:
+        if self.text is None:
+            return np.zeros(len(self), np.int64)
+        pieces = self.text.lengths()
+        first, last = self.places.first_text_S, self.places.last_text_S
+        counts: Ints = np.where(first < 0, 0, pieces[first]) + np.where(first == last, 0, pieces[last])
+        return counts
+
+
+class Mixture:
+    """Several corpora numbered through as one."""
+
+    def __init__(self, corpora: Sequence[Corpus]) -> None:
+        self.corpora = tuple(corpora)
+        self._starts = np.concatenate([[0], np.cumsum([len(corpus) for corpus in corpora])])
+        self._lengths = np.concatenate([corpus.lengths() for corpus in corpora])
+        self._has_text = np.concatenate([corpus.has_text() for corpus in corpora])
+        images = np.cumsum([0] + [len(corpus.visual) for corpus in corpora])
+        self._items = np.concatenate(
+            [start + corpus.items() for start, corpus in zip(images[:-1], corpora, strict=True)]
+        )
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def lengths(self) -> Ints:
+        """(S,) tokens of each sample, special ones included."""
+        return self._lengths
+
+    def usable_for(self, needs: frozenset[str]) -> Ints:
+        """Numbers of the samples that have what an objective needs (`Objective.needs`)."""
+        usable = self._has_text if "text" in needs else np.ones(len(self), bool)
+        for number, corpus in enumerate(self.corpora):
+            has = {"text", "visual_tokens"} if corpus.kind == "tokens" else {"text", "regions"}
+            if corpus.kind == "regions" and "class_probs" in corpus.visual.manifest.columns:
+                has.add("class_probs")
+            if not needs <= has:
+                usable = usable & ~self._of(number)
+        return np.flatnonzero(usable)
+
+    def sample(self, number: int) -> Sample:
+        """One sample, its key numbered through."""
+        corpus = int(np.searchsorted(self._starts, number, side="right")) - 1
+        sample = self.corpora[corpus].sample(number - int(self._starts[corpus]))
+        return Sample(key=number, text_ids=sample.text_ids, regions=sample.regions, visual_tokens=sample.visual_tokens)
+
+    def other(self, number: int, usable: Ints, draw: np.random.Generator) -> Sample:
+        """A sample of another image or video among the `usable`, uniformly.
+
+        Raises `SettingsError` where all of them are of one item.
+        """
+        for _ in range(100):
+            candidate = int(usable[draw.integers(len(usable))])
+            if self._items[candidate] != self._items[number]:
+                return self.sample(candidate)
+        raise SettingsError("matching needs samples of at least two images or videos")
+
+    def left_out(self) -> Counter[str]:
+        """What made no sample, by reason."""
+        return sum((corpus.left_out for corpus in self.corpora), Counter())
+
+    def _of(self, corpus: int) -> NDArray[np.bool_]:
+        numbers = np.arange(len(self))
+        mine: NDArray[np.bool_] = (numbers >= self._starts[corpus]) & (numbers < self._starts[corpus + 1])
+        return mine
