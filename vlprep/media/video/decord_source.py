@@ -34,7 +34,7 @@ def open_decord(path: Path, tally: Tally) -> Iterator[RgbSource]:
         raise ItemError(f"{path}: decord gives wrong frames or none for {why}; {USE_PYAV}")
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
-    except RuntimeError as error:
+    except (RuntimeError, DECORDError) as error:
         raise ItemError(f"{path}: decord cannot open it ({_first_line(error)}); {USE_PYAV}") from error
     yield RgbSource(path, table, _pictures(path, reader), len(reader), tally)
 

@@ -63,8 +63,8 @@ class DecoderProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it could take a job."""
-        return self._process.poll() is None
+        """Whether it could take a job. One that waits has nothing to say: what can be read now is its end."""
+        return not self._readable.poll(0)
 
     def decode(self, path: Path, streams: Sequence[FrameStream], *, timeout: float) -> Iterator[Word]:
         """All that there is to tell of a video; the last word is a DecodeSummary or an ItemError.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -24,6 +25,8 @@ MAX_READ_ERRORS = 64
 """Failures to read in a row after which the rest of the file is given up."""
 SHORT_BY_S = 1.0
 """A video that ends this much (and 2 %) before the end that its own track promises has lost its tail."""
+MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+\.?\d*)")
+"""The tag by which Matroska files tell the end of each track: 00:00:10.333000000."""
 
 
 @contextmanager
@@ -45,7 +48,7 @@ def video_stream(path: Path, container: Any) -> Any:
         kinds = ", ".join(stream.type for stream in container.streams) or "an empty header"
         raise ItemError(f"{path}: has no video, only {kinds}")
     if stream.codec_context is None:
-        raise ItemError(f"{path}: its video is in a codec that this build of PyAV cannot decode")
+        raise ItemError(f"{path}: its codec is unknown to this build of PyAV, or its header is damaged")
     if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
         size = f"{stream.codec_context.width}x{stream.codec_context.height}"
         raise ItemError(f"{path}: its header says {size} pixels, more than any real video has")
@@ -134,19 +137,17 @@ class PyAvSource:
         )
 
     def _is_short(self, end: int) -> bool:
-        """Whether the track promised more: the only trace of a file cut exactly between two packets."""
-        promised = self._promised_s()
-        if promised is None:
-            return False
-        start = self._stream.start_time or 0
-        return promised - float((end - start) * self.time_base) > max(SHORT_BY_S, 0.02 * promised)
+        """Whether the file promised more: the only trace of one that was cut exactly between two packets."""
+        promised = self._promised_end()
+        return promised is not None and promised - float(end * self.time_base) > max(SHORT_BY_S, 0.02 * promised)
 
-    def _promised_s(self) -> float | None:
+    def _promised_end(self) -> float | None:
+        """Seconds on the stream's own clock."""
         if self._stream.duration:
-            return float(self._stream.duration * self.time_base)
-        if tag := self._stream.metadata.get("DURATION"):  # Matroska: 00:00:10.333000000
-            hours, minutes, seconds = tag.split(":")
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+            return float((self._stream.duration + (self._stream.start_time or 0)) * self.time_base)
+        if tag := MATROSKA_DURATION.fullmatch(self._stream.metadata.get("DURATION", "")):
+            hours, minutes, seconds = map(float, tag.groups())
+            return hours * 3600 + minutes * 60 + seconds
         if len(self._container.streams) == 1 and self._container.duration:
             return float(self._container.duration / av.time_base)
         return None

@@ -40,10 +40,10 @@ class Resizer:
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """(height, width, 3) uint8 RGB, read-only. Raises ItemError where the size makes no sense."""
         kind = (frame.width, frame.height, frame.format.name)
-        if kind != self._built_for:
-            self._build(frame)
-            self._built_for = kind
         try:
+            if kind != self._built_for:
+                self._build(frame)
+                self._built_for = kind
             self._graph.vpush(frame)
             pixels = np.ascontiguousarray(self._graph.vpull().to_ndarray(), np.uint8)
         except FFmpegError as error:
@@ -70,9 +70,7 @@ class Resizer:
             self._resized = stream.resized(width, height)
         if math.prod(self._resized) > MAX_OUTPUT_PIXELS:
             size = "x".join(map(str, self._resized))
-            raise ItemError(
-                f"{self._path}: {width}x{height} pixels would become {size}, more than any real video needs"
-            )
+            raise ItemError(f"{self._path}: its {width}x{height} would become {size}; ask for a smaller resize")
         if stream.square_first:
             side = min(width, height)
             # As vf_crop does: round half to even, then down to a chroma sample. Done here for backends that give RGB.
