@@ -86,11 +86,10 @@ def _checked_array(field: pa.Field, array: NDArray[Any]) -> NDArray[Any]:
 
 def _checked_reals(name: str, array: NDArray[Any], dtype: type[np.floating[Any]]) -> NDArray[Any]:
     if array.size:
-        low, high, limit = float(array.min()), float(array.max()), float(np.finfo(dtype).max)
+        low, high = float(array.min()), float(array.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             raise ItemError(f"{name} has values that are not finite")
-        if low < -limit or high > limit:
-            raise ItemError(
-                f"{name} reaches {max(high, -low):g}, beyond {np.dtype(dtype)}; --store-dtype float32 keeps it"
-            )
+        largest = max(high, -low)
+        if largest > float(np.finfo(dtype).max):
+            raise ItemError(f"{name} reaches {largest:g}, beyond {np.dtype(dtype)}; --store-dtype float32 keeps it")
     return array.astype(dtype)

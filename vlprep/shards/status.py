@@ -32,9 +32,9 @@ def status_of(plan: Plan, marks: Mapping[int, Mark]) -> Status:
     """`marks` in order of their parts."""
     latest = {failure.id: failure for mark in marks.values() for failure in mark.failures}
     for entry in np.flatnonzero(plan.attempts > 1).tolist():
-        item, part = plan.ids[entry].as_py(), int(plan.parts[entry])
-        if part not in marks or (item in latest and latest[item].part < part):
-            latest.pop(item, None)
+        item = plan.ids[entry].as_py()
+        if item in latest and latest[item].part < plan.parts[entry]:
+            del latest[item]  # its retry succeeded, or is still to run
     rows = sum(mark.rows for mark in marks.values())
     return Status(
         planned=plan.num_items,
