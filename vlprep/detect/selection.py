@@ -1,0 +1,144 @@
+"""Which of a detector's regions are kept, in which order, with which boxes: rules apart from any network.
+
+- `caffe`: the rule behind the published features (`generate_tsv.py` of peteanderson80/bottom-up-attention, then
+  LXMERT, UNITER, ViLBERT, MILVLG): NMS of the proposals for each class, a threshold, least and most boxes.
+- `max-class`: py-bottom-up-attention's and Hugging Face's `do_nms`: each region's best class only, its regressed box,
+  an NMS threshold raised until enough are left.
+- `given`: all, as they came.
+
+Ties: a stable sort, so that of equal scores the first region wins (PyTorch's order; NumPy's reversed sort, in LXMERT,
+prefers the last).
+
+Shape suffixes: R regions, K classes, k regions kept; 4 x1, y1, x2, y2 in original pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vlprep.detect.base import Regions
+from vlprep.detect.boxes import nms, pairwise_iou
+from vlprep.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaffeRule:
+    """Per-class NMS on the proposals themselves ("don't worry about the regression", says the original)."""
+
+    min_boxes: int = 10
+    max_boxes: int = 100
+    threshold: float = 0.2
+    """Least `max_conf` of a region, as long as `min_boxes` are left."""
+    nms: float = 0.3
+    plus_one: bool = True
+    """Areas count the border pixels: the published rule, whatever the network's own convention."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxClassRule:
+    """NMS over best classes, its threshold raised from the first of `nms` to the last."""
+
+    min_boxes: int = 36
+    max_boxes: int = 36
+    nms: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenRule:
+    """Keep every region: its box was given."""
+
+
+SelectionRule = CaffeRule | MaxClassRule | GivenRule
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The regions that one image keeps, in the rule's own order."""
+
+    keep_k: Tensor
+    """Rows of the `Regions`, int64."""
+    max_conf_k: Tensor
+    """The confidence that the rule decided by."""
+    boxes_k4: Tensor
+
+
+def rule_named(name: str, min_boxes: int, max_boxes: int) -> SelectionRule:
+    """Return `caffe`, `max-class` or `given` with these numbers of boxes.
+
+    `max-class` starts at the published threshold: 0.3 for a fixed number, 0.5 for a range.
+
+    Raises:
+        SettingsError: No such rule, or no such range.
+    """
+    if not 1 <= min_boxes <= max_boxes:
+        raise SettingsError(f"--boxes {min_boxes}-{max_boxes}: expected 1 <= least <= most")
+    match name:
+        case "caffe":
+            return CaffeRule(min_boxes=min_boxes, max_boxes=max_boxes)
+        case "max-class":
+            start = 3 if min_boxes == max_boxes else 5
+            return MaxClassRule(min_boxes=min_boxes, max_boxes=max_boxes, nms=tuple(n / 10 for n in range(start, 10)))
+        case "given":
+            return GivenRule()
+    raise SettingsError(f"no selection rule {name!r}: one of caffe, max-class, given")
+
+
+def select(regions: Regions, rule: SelectionRule) -> Selection:
+    """Return which regions of an image are kept.
+
+    `caffe` keeps the regions' order when their number lies within its range, and sorts by confidence when it had to add
+    or cut, as published; `max-class` sorts by confidence.
+    """
+    match rule:
+        case CaffeRule():
+            return _caffe(regions, rule)
+        case MaxClassRule():
+            return _max_class(regions, rule)
+        case GivenRule():
+            every = torch.arange(len(regions), device=regions.features_RD.device)
+            return Selection(every, regions.class_probs_RK.amax(dim=1), regions.proposals_R4)
+
+
+def _caffe(regions: Regions, rule: CaffeRule) -> Selection:
+    overlaps_RR = pairwise_iou(regions.proposals_R4, plus_one=rule.plus_one) > rule.nms
+    survives_RK = rank_parallel_nms(regions.class_probs_RK, overlaps_RR)
+    max_conf_R = torch.where(survives_RK, regions.class_probs_RK, 0).amax(dim=1)
+    keep_k = (max_conf_R >= rule.threshold).nonzero().flatten()
+    if not rule.min_boxes <= len(keep_k) <= rule.max_boxes:
+        wanted = rule.min_boxes if len(keep_k) < rule.min_boxes else rule.max_boxes
+        keep_k = max_conf_R.sort(descending=True, stable=True).indices[:wanted]
+    return Selection(keep_k, max_conf_R[keep_k], regions.proposals_R4[keep_k])
+
+
+def _max_class(regions: Regions, rule: MaxClassRule) -> Selection:
+    best_R = regions.class_probs_RK.amax(dim=1)
+    keep_k = torch.zeros(0, dtype=torch.long, device=best_R.device)
+    for threshold in rule.nms:
+        keep_k = nms(regions.regressed_R4, best_R, threshold, plus_one=False)[: rule.max_boxes]
+        if len(keep_k) >= rule.min_boxes:
+            break
+    return Selection(keep_k, best_R[keep_k], regions.regressed_R4[keep_k])
+
+
+def rank_parallel_nms(scores_RK: Tensor, overlaps_RR: Tensor) -> Tensor:
+    """Greedy NMS for all classes in one pass; returns (R, K) bool, which regions survive in which class.
+
+    All classes share the boxes and so one overlap matrix. Step r settles the region of rank r in every class at once:
+    R steps instead of K·R, with the outcome of K loops, bit for bit.
+
+    Args:
+        scores_RK: Ranks the regions of each class.
+        overlaps_RR: Which pairs overlap by more than the threshold.
+    """
+    regions, classes = scores_RK.shape
+    order_RK = scores_RK.sort(dim=0, descending=True, stable=True).indices
+    others_RR = overlaps_RR & ~torch.eye(regions, dtype=torch.bool, device=overlaps_RR.device)
+    alive_KR = torch.ones(classes, regions, dtype=torch.bool, device=scores_RK.device)
+    for region_K in order_RK:
+        # A dead region kills nothing; a live one cannot kill a live one of higher rank, which would have killed it.
+        killer_K1 = alive_KR.gather(1, region_K[:, None])
+        alive_KR &= ~(others_RR[region_K] & killer_K1)
+    return alive_KR.t()
