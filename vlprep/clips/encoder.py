@@ -45,8 +45,8 @@ class ClipEncoder(Protocol):
         """All that changes the numbers but the weights, JSON-ready; it becomes part of the store's fingerprint."""
 
     def encode(self, clips_NTHW3: NDArray[np.uint8] | Tensor) -> Tensor:
-        """(N, D) float32 on the encoder's device, of clips as `windows.cut` makes them. A clip's feature does not
-        depend on the others in its batch."""
+        """(N, D) float32 on the encoder's device, of clips as `windows.cut` makes them. But for rounding,
+        a clip's feature does not depend on the others in its batch."""
 
 
 def build_encoder(
@@ -95,8 +95,8 @@ class TorchEncoder:
         self._device = device
         self._precision = precision
         self._dtype = _DTYPES[precision]
-        self._trunk = network.trunk.to(device, self._dtype)
-        self._head = network.head.to(device)
+        self.trunk = network.trunk.to(device, self._dtype)
+        self.head = network.head.to(device)
 
     def settings(self) -> dict[str, Any]:
         return {**self.spec.settings(), "precision": self._precision}
@@ -105,10 +105,10 @@ class TorchEncoder:
     def encode(self, clips_NTHW3: NDArray[np.uint8] | Tensor) -> Tensor:
         x_NCTHW = network_input(torch.as_tensor(clips_NTHW3).to(self._device, non_blocking=True), self.spec)
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 is 1e-3 off what fp32 promises
-            map_NCthw = self._trunk(x_NCTHW.to(self._dtype))
+            map_NCthw = self.trunk(x_NCTHW.to(self._dtype))
         features_ND = pooled(map_NCthw, self.spec.pooling)
         if self.spec.through_head:
-            features_ND = self._head(features_ND)
+            features_ND = self.head(features_ND)
         return F.normalize(features_ND, dim=1) if self.spec.l2 else features_ND
 
 

@@ -57,7 +57,8 @@ def rename_s3d(arrays: Arrays) -> Arrays:
 _KYLEMIN = (
     (r"^(base|features)\.", "trunk."),
     (r"^(fc\.0|classifier\.1)\.", "head."),
-    (r"\.branch0\.0\.", ".branch0."),
+    (r"\.branch0\.0\.conv\.", ".branch0.0."),
+    (r"\.branch0\.0\.bn\.", ".branch0.1."),
     (r"\.conv_s\.", ".0.0."),
     (r"\.bn_s\.", ".0.1."),
     (r"\.conv_t\.", ".1.0."),
