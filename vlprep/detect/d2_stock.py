@@ -21,7 +21,7 @@ from vlprep.detect.base import Detector
 from vlprep.detect.d2_network import c4_network, fpn_network
 from vlprep.detect.loading import load_network, overridden, random_network
 from vlprep.detect.torchvision_coco import CLASS_NAMES
-from vlprep.detect.torchvision_faster_rcnn import FasterRCNNDetector
+from vlprep.detect.torchvision_faster_rcnn import torchvision_detector
 from vlprep.errors import SettingsError
 from vlprep.weights import PublicPlace, describe, is_random, load_arrays, resolve
 
@@ -36,7 +36,7 @@ _COCO_NAMES = tuple(name for name in CLASS_NAMES if name is not None)
 _PIXEL_MEAN_BGR = (103.53, 116.28, 123.675)
 _DEPTHS = {6: 50, 23: 101}
 """By the number of blocks in res4."""
-_NOT_WEIGHTS = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
+NOT_WEIGHTS = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
 """Buffers in some files; stock models all have the same."""
 _NEW_NAMES = (
     ("backbone.bottom_up.", "backbone.body."),
@@ -80,7 +80,7 @@ def build(*, weights: str | None, device: str, precision: str, overrides: Mappin
         arrays = _torchvision_names(arrays)
         network, record = load_network(make, arrays, path=path, source=describe(weights, default=_PLACE))
     names = _COCO_NAMES if classes == len(_COCO_NAMES) else tuple(f"class {number}" for number in range(classes))
-    return FasterRCNNDetector(
+    return torchvision_detector(
         network,
         name="d2",
         class_names=(*names, None),
@@ -96,11 +96,9 @@ def resize_shortest_edge(image_HW3: NDArray[np.uint8], *, short_side: int, long_
     """Detectron2's `ResizeShortestEdge`: both sides rounded half up, Pillow's bilinear filter on uint8."""
     height, width = image_HW3.shape[:2]
     scale = short_side / min(height, width)
-    longest = max(height, width) * scale
-    if longest > long_side:
-        scale *= long_side / longest
-    size = int(width * scale + 0.5), int(height * scale + 0.5)
-    return np.asarray(Image.fromarray(image_HW3).resize(size, Image.Resampling.BILINEAR))
+    shrink = min(1.0, long_side / (scale * max(height, width)))
+    new_width, new_height = (int(scale * side * shrink + 0.5) for side in (width, height))
+    return np.asarray(Image.fromarray(image_HW3).resize((new_width, new_height), Image.Resampling.BILINEAR))
 
 
 def _network_input(image_HW3: NDArray[np.uint8], *, short_side: int, long_side: int) -> Tensor:
@@ -123,7 +121,7 @@ def _torchvision_names(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights as torchvision's modules name them; background, last here, has no box regressor and gets zeros."""
     renamed = {}
     for name, tensor in arrays.items():
-        if name.startswith(_NOT_WEIGHTS):
+        if name.startswith(NOT_WEIGHTS):
             continue
         for old, new in _NEW_NAMES:
             name = name.replace(old, new)

@@ -26,7 +26,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from vlprep.detect.base import Detector
 from vlprep.detect.loading import load_network, overridden, random_network
-from vlprep.detect.torchvision_faster_rcnn import FasterRCNNDetector
+from vlprep.detect.torchvision_faster_rcnn import torchvision_detector
 from vlprep.errors import SettingsError
 from vlprep.weights import PublicPlace, describe, is_random, load_arrays, resolve
 
@@ -60,7 +60,7 @@ def build(*, weights: str | None, device: str, precision: str, overrides: Mappin
         place = _place(version)
         path = _cached(place, weights) or resolve(weights, default=place)
         network, record = load_network(make, load_arrays(path), path=path, source=describe(weights, default=place))
-    return FasterRCNNDetector(
+    return torchvision_detector(
         network,
         name="coco",
         class_names=CLASS_NAMES,
