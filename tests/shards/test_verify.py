@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from shards.filling import FEATURE_DIM, ITEMS, contents, fill, make_videos, open_videos
 
-from vlprep.errors import SettingsError
+from vlprep.errors import SettingsError, VlprepError
 from vlprep.shards import StoreReader
-from vlprep.shards.schema import video_schema
+from vlprep.shards.schema import SCHEMA_VERSION, video_schema
 from vlprep.shards.verify import verify
 
 
@@ -91,6 +91,20 @@ def test_a_part_that_lost_its_file_or_mark_is_made_again(tmp_path: Path, damage:
     assert store.pending() == [1]
     fill(store)
     assert contents(tmp_path) == whole
+
+
+def test_reading_a_damaged_part_names_it(tmp_path: Path) -> None:
+    make_videos(tmp_path)
+    not_arrow(tmp_path)
+    with pytest.raises(VlprepError, match=r"part-00001\.arrow is damaged .*vlprep store verify"):
+        list(StoreReader(tmp_path))
+
+
+def test_a_store_of_the_future_is_not_called_damaged(tmp_path: Path) -> None:
+    make_videos(tmp_path)
+    edit(tmp_path / "store.json", schema_version=SCHEMA_VERSION + 1, more=1)
+    with pytest.raises(VlprepError, match="newer vlprep"):
+        StoreReader(tmp_path)
 
 
 def test_a_part_of_another_plan_and_doubled_rows_are_found(tmp_path: Path) -> None:

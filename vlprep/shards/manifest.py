@@ -87,10 +87,13 @@ def read_manifest(folder: Path) -> Manifest:
     """Raises `SettingsError` if the folder is no store, `VlprepError` if its `store.json` is damaged."""
     path = folder / MANIFEST_NAME
     try:
-        return Manifest(**json.loads(path.read_bytes()))
+        values = json.loads(path.read_bytes())
+        if values["schema_version"] > SCHEMA_VERSION:
+            raise VlprepError(f"{path} was made by a newer vlprep: update this one (pip install -U vlprep)")
+        return Manifest(**values)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SettingsError(f"{folder} is not a store: it has no {MANIFEST_NAME}") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise VlprepError(f"{path} is damaged ({error}): make the store anew with --overwrite") from error
 
 

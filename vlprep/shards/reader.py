@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vlprep.errors import VlprepError
 from vlprep.shards.arrays import row_views
 from vlprep.shards.manifest import read_manifest
 from vlprep.shards.marks import part_path, read_marks
@@ -111,7 +112,11 @@ class StoreReader:
 
     def _open_batch(self, number: int) -> _Batch:
         part, batch = self._batches[number]
-        return _Batch(self._file(part).get_batch(batch))
+        try:
+            return _Batch(self._file(part).get_batch(batch))
+        except pa.ArrowInvalid as error:
+            path = part_path(self.folder, part)
+            raise VlprepError(f"{path} is damaged ({error}): see `vlprep store verify {self.folder}`") from error
 
 
 class Row(Mapping[str, Any]):
