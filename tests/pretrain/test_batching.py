@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vlprep.errors import SettingsError
-from vlprep.pretrain.batching import Batches, BatchSettings, chosen_objective, steps_before, token_batches
+from vlprep.pretrain.batching import Batches, BatchSettings, ObjectiveSchedule, token_batches
 
 RNG = np.random.default_rng(0)
 LENGTHS = np.clip(RNG.normal(52, 20, 3000), 14, 118).astype(np.int64)
@@ -78,11 +78,15 @@ def test_epochs_and_seeds_differ() -> None:
 
 
 def test_the_objective_of_a_step() -> None:
-    weights = (2.0, 1.0, 1.0)
-    chosen = [chosen_objective(weights, 5, step) for step in range(10000)]
+    schedule = ObjectiveSchedule((2.0, 1.0, 1.0), seed=5)
+    met = [schedule.at(step) for step in range(10000)]
+    chosen = np.array([objective for objective, _ in met])
     assert np.bincount(chosen) / 10000 == pytest.approx([0.5, 0.25, 0.25], abs=0.02)
-    for step in (0, 1, 4096, 9000):
-        assert steps_before(weights, 5, step) == np.bincount(chosen[:step], minlength=3).tolist()
+    for objective in range(3):
+        numbers = [number for drawn, number in met if drawn == objective]
+        assert numbers == list(range(len(numbers)))
+    fresh = ObjectiveSchedule((2.0, 1.0, 1.0), seed=5)
+    assert [fresh.at(step) for step in (9999, 0, 4096)] == [met[9999], met[0], met[4096]]
 
 
 def test_a_budget_too_small_says_so() -> None:

@@ -15,7 +15,7 @@ Shape suffixes: S samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -113,24 +113,28 @@ class Batches:
         return [groups[place] for place in shuffle.permutation(len(groups))]
 
 
-def chosen_objective(weights: tuple[float, ...], seed: int, step: int) -> int:
-    """Which objective step number `step` trains: index into `weights`, drawn in proportion."""
-    return int(_choices(weights, seed, step // _BLOCK)[step % _BLOCK])
+class ObjectiveSchedule:
+    """Which objective each step trains: drawn in proportion to the weights, a pure function of (seed, step)."""
 
+    def __init__(self, weights: Sequence[float], seed: int) -> None:
+        self._share = np.array(weights, float) / sum(weights)
+        self._seed = seed
+        self._before = [np.zeros(len(weights), np.int64)]
+        """How often each was drawn before each block of steps."""
+        self._block = lru_cache(maxsize=2)(self._draw)
 
-def steps_before(weights: tuple[float, ...], seed: int, step: int) -> list[int]:
-    """How often each objective was chosen in steps 0 ... step - 1."""
-    counts = np.zeros(len(weights), np.int64)
-    for block in range(step // _BLOCK + 1):
-        chosen = _choices(weights, seed, block)[: max(0, step - block * _BLOCK)]
-        counts += np.bincount(chosen, minlength=len(weights))
-    return [int(count) for count in counts]
+    def at(self, step: int) -> tuple[int, int]:
+        """(index of the objective, how often it was drawn before this step)."""
+        number, place = divmod(step, _BLOCK)
+        while len(self._before) <= number:
+            counts = np.bincount(self._block(len(self._before) - 1), minlength=len(self._share))
+            self._before.append(self._before[-1] + counts)
+        block = self._block(number)
+        chosen = int(block[place])
+        return chosen, int(self._before[number][chosen] + (block[:place] == chosen).sum())
+
+    def _draw(self, block: int) -> Ints:
+        return np.random.default_rng([self._seed, 7, block]).choice(len(self._share), size=_BLOCK, p=self._share)
 
 
 _BLOCK = 4096
-
-
-@lru_cache(maxsize=4)
-def _choices(weights: tuple[float, ...], seed: int, block: int) -> Ints:
-    share = np.array(weights) / sum(weights)
-    return np.random.default_rng([seed, 7, block]).choice(len(weights), size=_BLOCK, p=share)

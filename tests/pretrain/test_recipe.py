@@ -1,0 +1,84 @@
+"""Recipes: the shipped ones are whole, a mistake names itself, options reach their place."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from vlprep.errors import SettingsError
+from vlprep.pretrain.recipe import (
+    Recipe,
+    from_table,
+    load_recipe,
+    recipe_names,
+    to_table,
+    with_objectives,
+    with_settings,
+)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_load_and_survive_a_round_trip(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.objectives
+    assert from_table(Recipe, to_table(recipe), "recipe") == recipe
+
+
+def test_the_published_hyperparameters() -> None:
+    base, large = load_recipe("uniter-base"), load_recipe("uniter-large")
+    assert (base.optimiser.lr, base.optimiser.betas, base.optimiser.clip) == (5e-5, (0.9, 0.98), 5.0)
+    assert (base.batches.tokens, base.train.accumulate, base.train.steps) == (10240, 6, 200_000)
+    assert {name: settings.weight for name, settings in base.objectives.items()} == {
+        "itm": 6,
+        "mlm": 8,
+        "mrfr": 4,
+        "mrc-kl": 4,
+    }
+    assert base.objectives["itm"].wra == 0.1
+    assert (large.model.layers, large.batches.tokens, large.train.steps) == (24, 6144, 500_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[model]\nlayer = 3", "recipe.model: no setting layer; there are layers"),
+        ("[model]\nlayers = 'three'", "recipe.model.layers: expected int"),
+        ("[train]\nprecision = 'fp8'", "one of fp32, bf16, fp16"),
+        ("[objectives.mlm]\nshare = 1", "recipe.objectives.mlm: no setting share"),
+        ("model = 3", "expected a section"),
+    ],
+)
+def test_mistakes_name_themselves(text: str, complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint.replace("[", r"\[")):
+        from_table(Recipe, tomllib.loads(text), "recipe")
+
+
+def test_options_reach_their_place() -> None:
+    recipe = with_objectives(load_recipe("uniter-small"), "mlm:2+itm+mfm")
+    assert list(recipe.objectives) == ["mlm", "itm", "mfm"]
+    assert recipe.objectives["itm"].wra == 0.1  # the recipe's own setting is kept
+    recipe = with_settings(
+        recipe,
+        ["optimiser.lr=1e-3", "model.attention=jagged", "objectives.mfm.video_only=0", "optimiser.betas=[0.8, 0.9]"],
+    )
+    assert recipe.optimiser.lr == 1e-3
+    assert recipe.model.attention == "jagged"
+    assert recipe.objectives["mfm"].video_only == 0.0
+    assert recipe.optimiser.betas == (0.8, 0.9)
+
+
+@pytest.mark.parametrize(
+    "assignment", ["lr=3", "optimiser.rate=3", "optimiser.lr", "objectives.mrc.weight=1", "train.steps=0.5"]
+)
+def test_wrong_assignments_are_refused(assignment: str) -> None:
+    with pytest.raises(SettingsError, match="--set"):
+        with_settings(load_recipe("uniter-small"), [assignment])
+
+
+def test_unknown_recipes_and_objectives_text() -> None:
+    with pytest.raises(SettingsError, match="uniter-base"):
+        load_recipe("uniter")
+    for text in ("", "mlm:0", "mlm:x", "mlm++itm"):
+        with pytest.raises(SettingsError, match="--objective"):
+            with_objectives(Recipe(), text)

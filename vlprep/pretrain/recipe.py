@@ -1,0 +1,229 @@
+"""A recipe: everything that a pretraining run is, in one TOML file.
+
+Sections are the dataclasses below, each beside what it configures; a key that none of them knows is an error that lists
+those that are known. Recipes of the published systems lie in `pipelines/`; a run keeps its resolved recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from vlprep.errors import SettingsError
+from vlprep.pretrain.attention import Backend
+from vlprep.pretrain.batching import BatchSettings
+from vlprep.pretrain.places import CorpusSettings
+
+T = TypeVar("T")
+
+SIZES: Mapping[str, Mapping[str, int]] = {
+    "tiny": {"layers": 2, "hidden": 128, "heads": 4, "intermediate": 512},
+    "small": {"layers": 4, "hidden": 256, "heads": 4, "intermediate": 1024},
+    "base": {"layers": 12, "hidden": 768, "heads": 12, "intermediate": 3072},
+    "large": {"layers": 24, "hidden": 1024, "heads": 16, "intermediate": 4096},
+}
+"""Names that `--model` takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    layers: int = 12
+    hidden: int = 768
+    heads: int = 12
+    intermediate: int = 3072
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    positions: int = 512
+    attention: Backend = "padded"
+    freeze_centroids: bool = False
+    """Visual token embeddings stay the vocabulary's centroids (VideoBERT)."""
+    init: str = ""
+    """Weights to start from: `bert-base-uncased`, a Hugging Face folder, `uniter-base.pt`, a run's folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveSettings:
+    weight: float = 1.0
+    """Share of the steps that train it, in proportion."""
+    wra: float = 0.0
+    """`itm`: weight of the optimal-transport term (0.1 in UNITER)."""
+    reduction: Literal["element", "region"] = "element"
+    """`mrfr`, `mrc-kl`: mean over elements (UNITER) or over regions (mmf)."""
+    video_only: float = 0.5
+    """`mfm`: share of the sequences without narration."""
+    text_only: float = 0.0
+    """`mlm`: share of the sequences without what is seen."""
+    thin_up_to: int = 1
+    """`mfm`, `align`, `mlm` on video: visual tokens thinned to every n-th, n up to this (VideoBERT: 5)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimiserSettings:
+    lr: float = 5e-5
+    warmup: int = 10_000
+    """Steps of linear warm-up, then linear decay to 0 at the last step."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-6
+    weight_decay: float = 0.01
+    clip: float = 5.0
+    """Largest global gradient norm; 0 for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    steps: int = 200_000
+    accumulate: int = 1
+    """Micro-batches a step and process."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    seed: int = 42
+    log_every: int = 50
+    save_every: int = 2000
+    keep: int = 2
+    """Checkpoints kept, the newest."""
+    validate_every: int = 2000
+    """0: only at the end."""
+    validation_share: float = 0.02
+    """Share of the images or videos held out."""
+    validation_batches: int = 20
+    """Micro-batches an objective in each validation."""
+    loaders: int = 1
+    """Processes that make batches; 0 makes them in the training process."""
+    bad_steps: int = 10
+    """Steps in a row with a loss or gradient that is not finite, after which the run stops."""
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.accumulate, self.log_every, self.save_every, self.keep) < 1:
+            raise SettingsError("steps, accumulate, log_every, save_every and keep are at least 1")
+        if not 0 <= self.validation_share < 1:
+            raise SettingsError(f"validation_share is from 0 to below 1, not {self.validation_share}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: CorpusSettings = field(default_factory=CorpusSettings)
+    batches: BatchSettings = field(default_factory=BatchSettings)
+    objectives: Mapping[str, ObjectiveSettings] = field(default_factory=dict)
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+
+
+def recipe_names() -> list[str]:
+    """The recipes that are shipped."""
+    return sorted(path.name.removesuffix(".toml") for path in _shipped().iterdir() if path.name.endswith(".toml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """A shipped recipe by name, or any by the path of its file."""
+    path = Path(name)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise SettingsError(f"--recipe {name}: no such file")
+        text = path.read_text("utf-8")
+    elif name in recipe_names():
+        text = _shipped().joinpath(f"{name}.toml").read_text("utf-8")
+    else:
+        raise SettingsError(f"--recipe {name}: not one of {', '.join(recipe_names())}, nor a .toml file")
+    try:
+        return from_table(Recipe, tomllib.loads(text), "recipe")
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"--recipe {name}: {error}") from error
+
+
+def with_settings(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
+    """The recipe with `section.key=value` assignments (values as in TOML; a bare word is text)."""
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        path = name.split(".")
+        if not equals or len(path) < 2:
+            raise SettingsError(f"--set {assignment}: write section.key=value, such as optimiser.lr=1e-4")
+        recipe = _assign(recipe, path, _value(text), assignment)
+    return recipe
+
+
+def with_objectives(recipe: Recipe, text: str) -> Recipe:
+    """The recipe with the objectives of `mlm:2+itm:2+mrfr+mrc-kl`, keeping its settings of those that it has."""
+    chosen: dict[str, ObjectiveSettings] = {}
+    for term in text.split("+"):
+        name, _, weight = term.strip().partition(":")
+        try:
+            share = float(weight or 1)
+        except ValueError:
+            share = 0.0
+        if not name or share <= 0:
+            raise SettingsError(f"--objective {text}: write names joined by +, each with an optional :weight above 0")
+        chosen[name] = replace(recipe.objectives.get(name, ObjectiveSettings()), weight=share)
+    return replace(recipe, objectives=chosen)
+
+
+def to_table(value: Any) -> Any:
+    """The recipe as nested tables; `from_table` reads it back."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: to_table(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: to_table(entry) for key, entry in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def from_table(kind: type[T], table: Any, where: str) -> T:
+    """Build a settings dataclass from a table.
+
+    Raises `SettingsError` for a key that it does not have or a value of another type, naming both.
+    """
+    if not isinstance(table, Mapping):
+        raise SettingsError(f"{where}: expected a section, found {table!r}")
+    hints = get_type_hints(kind)
+    if unknown := table.keys() - hints.keys():
+        raise SettingsError(f"{where}: no setting {', '.join(sorted(unknown))}; there are {', '.join(hints)}")
+    return kind(**{key: _typed(hints[key], value, f"{where}.{key}") for key, value in table.items()})
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_table(hint, value, where)  # type: ignore[arg-type]
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        if value not in arguments:
+            raise SettingsError(f"{where}: one of {', '.join(arguments)}, not {value!r}")
+        return value
+    if origin is tuple:
+        return tuple(_typed(entry, one, where) for entry, one in zip(arguments, value, strict=True))
+    if origin is not None:  # Mapping[str, X]
+        return {key: _typed(arguments[1], entry, f"{where}.{key}") for key, entry in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise SettingsError(f"{where}: expected {hint.__name__}, not {value!r}")
+    return value
+
+
+def _assign(owner: Any, path: list[str], value: Any, assignment: str) -> Any:
+    key, *rest = path
+    if isinstance(owner, Mapping):
+        if key not in owner:
+            raise SettingsError(f"--set {assignment}: no {key} here; there are {', '.join(owner)}")
+        return {**owner, key: _assign(owner[key], rest, value, assignment) if rest else value}
+    hints = get_type_hints(type(owner)) if dataclasses.is_dataclass(owner) else {}
+    if key not in hints:
+        raise SettingsError(f"--set {assignment}: no setting {key}; there are {', '.join(hints)}")
+    if rest:
+        return replace(owner, **{key: _assign(getattr(owner, key), rest, value, assignment)})
+    return replace(owner, **{key: _typed(hints[key], value, f"--set {assignment}")})
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _shipped() -> Any:
+    """`pipelines/` of the checkout, which a wheel carries as `vlprep/_recipes`."""
+    packaged = resources.files("vlprep").joinpath("_recipes")
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "pipelines"
