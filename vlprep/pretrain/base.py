@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 # --- from the stores -------------------------------------------------------------------------------------------------
 
@@ -115,7 +115,8 @@ class Loss:
 class Objective(Protocol):
     """One pretraining task: how examples are made (NumPy, in loader processes) and what they cost (torch)."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def needs(self) -> frozenset[str]:
         """Of `text`, `regions`, `class_probs`, `visual_tokens`: what a sample must have."""
@@ -127,7 +128,7 @@ class Objective(Protocol):
     def collate(self, examples: list[Any]) -> MicroBatch:
         """Pack examples; CPU tensors."""
 
-    def loss(self, model: nn.Module, batch: MicroBatch) -> Loss:
+    def loss(self, model: Any, batch: MicroBatch) -> Loss:
         """The sum over the batch, with the model's heads. Called under the trainer's autocast."""
 
 

@@ -69,6 +69,10 @@ class ImageTextMatching:
             real_tokens=sum(sequence.length for sequence in sequences),
         )
 
+    def scores(self, model: SingleStream, batch: MicroBatch) -> Tensor:
+        """(B,) how much more a match than not, for ranking."""
+        return match_scores(model, batch)
+
     def loss(self, model: SingleStream, batch: MicroBatch) -> Loss:
         states_TH = model.encode(batch.inputs)
         labels_B = batch.targets.labels_B
@@ -88,6 +92,12 @@ class ImageTextMatching:
         text = _unpack(states_TH, inputs.text.slots_P, inputs.lengths_B)
         regions = _unpack(states_TH, inputs.regions.slots_R, inputs.lengths_B)
         return transport_distance(*text, *regions, beta=self.beta, steps=self.steps)
+
+
+def match_scores(model: SingleStream, batch: MicroBatch) -> Tensor:
+    """(B,) difference of the two match logits."""
+    logits_B2 = model.match_logits(model.pooled(model.encode(batch.inputs), batch.inputs)).float()
+    return logits_B2[:, 1] - logits_B2[:, 0]
 
 
 def _unpack(states_TH: Tensor, slots_N: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ UNITER masks one modality at a time: here text is masked and every region is see
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch.nn.functional as F
@@ -39,6 +39,8 @@ class MaskedLanguage:
     """`mlm`, with or without what is seen."""
 
     rule: SequenceRule
+    text_only: float = 0.0
+    """Share of the sequences without what is seen (VideoBERT's text regime)."""
     name: str = "mlm"
 
     def needs(self) -> frozenset[str]:
@@ -47,6 +49,8 @@ class MaskedLanguage:
     def example(self, sample: Sample, draw: np.random.Generator, other: Sample | None = None) -> _MaskedText:
         ids = self.rule.text(sample)
         masked, targets = mask_words(ids, self.rule.words, draw)
+        if draw.random() < self.text_only:
+            sample = replace(sample, regions=None, visual_tokens=None)
         sequence = self.rule.sequence(masked, sample, self.rule.visual(sample, draw))
         return _MaskedText(sequence, targets + 1, ids[targets])  # [CLS] comes first
 

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from vlprep.pretrain.base import Loss, MicroBatch, Sample
 from vlprep.pretrain.masking import Ints, mask_tokens
 from vlprep.pretrain.models.single_stream import SingleStream
-from vlprep.pretrain.objectives.itm import MatchTargets, Pair
+from vlprep.pretrain.objectives.itm import MatchTargets, Pair, match_scores
 from vlprep.pretrain.objectives.mlm import WordTargets
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.packing import Example, join, pack, visual_slots
@@ -99,6 +100,10 @@ class Alignment:
             count=len(examples),
             real_tokens=sum(sequence.length for sequence in sequences),
         )
+
+    def scores(self, model: SingleStream, batch: MicroBatch) -> Tensor:
+        """(B,) how much more aligned than not, for ranking."""
+        return match_scores(model, batch)
 
     def loss(self, model: SingleStream, batch: MicroBatch) -> Loss:
         pooled_BH = model.pooled(model.encode(batch.inputs), batch.inputs)

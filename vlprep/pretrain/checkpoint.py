@@ -1,0 +1,101 @@
+"""A run's checkpoints: whole or not there, the newest kept, nothing in them that could run code.
+
+`<run>/checkpoints/step-00001000/` holds `model.safetensors`, `training.pt` (optimiser and loss scale, plain tensors)
+and `state.json`. A folder gets its name when all of it is on the disk, so that a killed run finds the last whole one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vlprep.errors import SettingsError, VlprepError
+
+MODEL_NAME, TRAINING_NAME, STATE_NAME = "model.safetensors", "training.pt", "state.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingState:
+    """Where a run stands, beside its tensors."""
+
+    step: int
+    """Optimiser steps done; the next step to do."""
+    samples: int
+    tokens: int
+    """Real tokens consumed."""
+    skipped: int
+    """Steps that were not taken because something was not finite."""
+
+
+def save_checkpoint(
+    folder: Path, state: TrainingState, model: nn.Module, training: Mapping[str, Any], *, keep: int
+) -> Path:
+    """Write `folder/step-N` and remove all but the newest `keep`."""
+    final = folder / f"step-{state.step:08d}"
+    temporary = folder / f".{final.name}.tmp"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_file(plain_state(model), temporary / MODEL_NAME, {"format": "pt"})
+        torch.save(dict(training), temporary / TRAINING_NAME)
+        (temporary / STATE_NAME).write_text(json.dumps(asdict(state)) + "\n")
+        for path in (*temporary.iterdir(), temporary):
+            _sync(path)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        _sync(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise VlprepError(
+            f"{folder}: the checkpoint of step {state.step} could not be written ({error}); the run can be resumed from"
+            " the last one when there is room"
+        ) from error
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    found = folder.glob("step-*") if folder.is_dir() else []
+    return sorted(path for path in found if re.fullmatch(r"step-\d{8}", path.name) and (path / STATE_NAME).is_file())
+
+
+def read_state(checkpoint: Path) -> TrainingState:
+    """Raises `SettingsError` where the folder is no checkpoint."""
+    try:
+        return TrainingState(**json.loads((checkpoint / STATE_NAME).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise SettingsError(f"{checkpoint} is no checkpoint of vlprep ({error})") from error
+
+
+def read_model(checkpoint: Path) -> dict[str, Tensor]:
+    return load_file(checkpoint / MODEL_NAME)
+
+
+def read_training(checkpoint: Path, device: torch.device) -> dict[str, Any]:
+    training: dict[str, Any] = torch.load(checkpoint / TRAINING_NAME, map_location=device, weights_only=True)
+    return training
+
+
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict on the CPU, each tensor once."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

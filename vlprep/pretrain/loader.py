@@ -1,0 +1,94 @@
+"""Making micro-batches: step and place in, packed tensors out, in as many processes as are wanted.
+
+Everything is a function of (seed, step, place), so loaders hold no state: a resumed run asks for the next step, and
+what was made ahead of a crash is made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from vlprep.errors import SettingsError
+from vlprep.pretrain.base import MicroBatch, Objective
+from vlprep.pretrain.batching import Batches, BatchSettings, Ints, ObjectiveSchedule
+from vlprep.pretrain.corpus import Mixture
+from vlprep.pretrain.masking import generator
+
+VALIDATION_EPOCH = 2**32 - 1
+"""The epoch that validation's masks and batches belong to: always the same ones."""
+
+
+class Stream:
+    """The micro-batches of one objective over some samples."""
+
+    def __init__(
+        self, corpus: Mixture, samples: Ints, objective: Objective, settings: BatchSettings, seed: int, group_size: int
+    ) -> None:
+        if not len(samples):
+            raise SettingsError(
+                f"objective {objective.name} needs {', '.join(sorted(objective.needs()))}, and no sample has that"
+            )
+        self.corpus, self.samples, self.objective, self.seed = corpus, samples, objective, seed
+        self.batches = Batches(corpus.lengths()[samples], settings, seed=seed, group_size=group_size)
+
+    def micro_batch(self, group: int, place: int) -> MicroBatch:
+        """Micro-batch `place` of a group, masked for the epoch that the group lies in."""
+        epoch, batches = self.batches.group(group)
+        return self.make(self.samples[batches[place]], epoch)
+
+    def make(self, samples: Ints, epoch: int) -> MicroBatch:
+        """These samples as a micro-batch."""
+        examples = []
+        for number in samples.tolist():
+            draw = generator(self.seed, epoch, number, self.objective.name)
+            other = self.corpus.other(number, self.samples, draw) if pairs(self.objective) else None
+            examples.append(self.objective.example(self.corpus.sample(number), draw, other))
+        return self.objective.collate(examples)
+
+
+class StepBatches(Dataset[MicroBatch]):
+    """Micro-batches by (step, place), for a `DataLoader`."""
+
+    def __init__(self, streams: Mapping[str, Stream], schedule: ObjectiveSchedule) -> None:
+        self.streams, self.schedule = list(streams.values()), schedule
+
+    def __getitem__(self, key: tuple[int, int]) -> MicroBatch:
+        step, place = key
+        objective, group = self.schedule.at(step)
+        return self.streams[objective].micro_batch(group, place)
+
+
+class _Keys(Sampler[tuple[int, int]]):
+    def __init__(self, steps: range, places: range) -> None:
+        self.steps, self.places = steps, places
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((step, place) for step in self.steps for place in self.places)
+
+    def __len__(self) -> int:
+        return len(self.steps) * len(self.places)
+
+
+def load(batches: StepBatches, steps: range, places: range, *, loaders: int, pin: bool) -> Iterable[MicroBatch]:
+    """Micro-batches of `steps` in order, those `places` of each, made ahead in `loaders` processes."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=_Keys(steps, places),
+        num_workers=loaders,
+        prefetch_factor=4 if loaders else None,
+        pin_memory=pin,
+        worker_init_fn=_one_thread,
+    )
+
+
+def pairs(objective: Objective) -> bool:
+    """Whether the objective needs a sample of another item."""
+    return bool(getattr(objective, "negatives", 0))
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,31 @@
+"""AdamW with UNITER's parameter groups, and its schedule."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vlprep.pretrain.recipe import OptimiserSettings
+
+NOT_DECAYED = ("bias", "LayerNorm.bias", "LayerNorm.weight")
+"""Substrings of names (UNITER optim/misc.py:15). `img_layer_norm` and the norms inside heads do not match: they
+decay.
+"""
+
+
+def make_optimiser(model: nn.Module, settings: OptimiserSettings) -> torch.optim.AdamW:
+    """Fused AdamW. Parameters without a gradient in a step are skipped whole, as in UNITER: call
+    `zero_grad(set_to_none=True)`."""
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    plain = [parameter for name, parameter in trained if any(part in name for part in NOT_DECAYED)]
+    decayed = [parameter for name, parameter in trained if not any(part in name for part in NOT_DECAYED)]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
+
+
+def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
+    """Linear warm-up to `lr`, then linear decay to 0 after the last step (UNITER optim/sched.py, without its division
+    by zero where warm-up takes the whole run)."""
+    if step < settings.warmup:
+        return settings.lr * (step + 1) / settings.warmup
+    return settings.lr * max(0.0, (steps - step) / max(1, steps - settings.warmup))

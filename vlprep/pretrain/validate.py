@@ -1,0 +1,102 @@
+"""Validation with fixed batches and masks, with what is seen and with what another sample saw.
+
+The second figure is the one to compare with: where the model does as well with another image, it does not look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vlprep.pretrain.base import MicroBatch, Sample, to_device
+from vlprep.pretrain.batching import Ints
+from vlprep.pretrain.loader import VALIDATION_EPOCH, Stream, pairs
+from vlprep.pretrain.masking import generator
+from vlprep.pretrain.trainer import PretrainStep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validated:
+    """Figures of the held-out samples after so many steps."""
+
+    step: int
+    figures: Mapping[str, float]
+    """`mlm/loss`, `mlm/accuracy`, `itm/auc`, …; `mlm/accuracy without` is with another sample's image or video."""
+
+
+def validate(
+    module: PretrainStep, streams: Mapping[str, Stream], step: int, device: torch.device, *, most_batches: int
+) -> Validated:
+    """Run the validation streams without gradient."""
+    module.eval()
+    figures: dict[str, float] = {}
+    with torch.no_grad():
+        for name, stream in streams.items():
+            batches = _fixed_batches(stream, most_batches)
+            figures |= _figures(module, name, [stream.make(batch, VALIDATION_EPOCH) for batch in batches], device)
+            if not pairs(stream.objective):
+                blind = [_with_others_view(stream, batch) for batch in batches]
+                without = _figures(module, name, blind, device)
+                figures |= {f"{key} without": value for key, value in without.items()}
+    return Validated(step=step, figures=figures)
+
+
+def auc(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Area under the ROC curve: the chance that a match scores above a mismatch, ties counting half."""
+    positive, negative = scores[labels == 1], np.sort(scores[labels == 0])
+    if not len(positive) or not len(negative):
+        return float("nan")
+    below = np.searchsorted(negative, positive, "left") + np.searchsorted(negative, positive, "right")
+    return float(below.sum() / (2 * len(positive) * len(negative)))
+
+
+def _fixed_batches(stream: Stream, most: int) -> list[Ints]:
+    batches: list[Ints] = []
+    epoch = group = 0
+    while len(batches) < most:
+        epoch, micro_batches = stream.batches.group(group)
+        if epoch > 0:
+            break
+        batches += [stream.samples[batch] for batch in micro_batches]
+        group += 1
+    return batches[:most]
+
+
+def _with_others_view(stream: Stream, batch: Ints) -> MicroBatch:
+    """The same texts and masks, with another sample's image or video; for `mfm`, with another's text."""
+    examples = []
+    for number in batch.tolist():
+        sample = stream.corpus.sample(number)
+        other = stream.corpus.other(number, stream.samples, generator(stream.seed, VALIDATION_EPOCH, number, "without"))
+        draw = generator(stream.seed, VALIDATION_EPOCH, number, stream.objective.name)
+        examples.append(stream.objective.example(_swapped(sample, other, stream.objective.name), draw, None))
+    return stream.objective.collate(examples)
+
+
+def _swapped(sample: Sample, other: Sample, objective: str) -> Sample:
+    if objective == "mlm":
+        return replace(sample, regions=other.regions, visual_tokens=other.visual_tokens)
+    return replace(sample, text_ids=other.text_ids)
+
+
+def _figures(module: PretrainStep, name: str, batches: list[MicroBatch], device: torch.device) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    scores, labels = [], []
+    for batch in batches:
+        moved = to_device(batch, device)
+        loss, parts = module(moved)
+        for key, value in {"loss": loss, **parts}.items():
+            sums[key] = sums.get(key, 0.0) + float(value)
+        scorer = getattr(module.objectives[name], "scores", None)
+        if scorer is not None:
+            scores.append(scorer(module.model, moved).double().cpu().numpy())
+            labels.append(batch.targets.labels_B.numpy())
+    count = sum(batch.count for batch in batches)
+    figures = {f"{name}/{key}": value / count for key, value in sums.items()}
+    if scores:
+        figures[f"{name}/auc"] = auc(np.concatenate(scores), np.concatenate(labels))
+    return figures
