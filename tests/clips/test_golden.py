@@ -13,8 +13,10 @@ from clips.golden_case import FEATURE, GoldenFolder, load_golden_weights
 
 from vlprep.clips.encoder import TorchEncoder, build_encoder
 from vlprep.clips.planar import PlanarMaxPool3d
+from vlprep.clips.presets import PRESETS as PRESETS_BY_NAME
 from vlprep.clips.s3d import rename_s3d, rename_s3d_howto100m
 from vlprep.clips.text_tower import WordIds, build_text_encoder
+from vlprep.media.video.decode import open_video
 
 OpenFolder = Callable[[str], GoldenFolder]
 Checkpoint = Callable[[str], Path]
@@ -144,3 +146,29 @@ def test_every_published_name_goes_where_the_reference_map_says(golden: Path) ->
             (renamed,) = rename({key: torch.zeros(1, 1)})
             wanted = target.replace("classifier.1.", "head.").replace("features.", "trunk.")
             assert renamed == wanted, key
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "preset"),
+    [
+        ("resnet152", "ggsy", "howto100m-2d"),
+        ("resnext101", "ggsy", "howto100m-3d"),
+        ("s3d", "ggsy", "videobert-s3d"),
+        ("s3d_howto100m", "ggsy", "milnce-s3dg"),
+        ("s3d_howto100m", "ggsy_16f", "univl"),
+        ("resnet152", "pancake", "howto100m-2d"),
+        ("s3d", "pancake", "videobert-s3d"),
+    ],
+)
+def test_a_presets_own_stream_gives_the_reference_frames(
+    name: str, case: str, preset: str, golden_folder: OpenFolder, samples: Path
+) -> None:
+    folder, spec = golden_folder(name), PRESETS_BY_NAME[preset].spec
+    facts = folder.spec["cases"][case]
+    numbers = facts["output_frames"] if name == "resnet152" else range(*facts["output_frames"])
+    wanted = dict(zip(numbers, folder.frames[case], strict=True))
+    with open_video(samples / "howto100m/videos" / facts["video"], [spec.frame_stream()]) as decoding:
+        found = {frame.index: frame.pixels for frame in decoding if frame.index in wanted}
+    assert found.keys() == wanted.keys()
+    for number, pixels in wanted.items():
+        assert np.array_equal(found[number], pixels), number

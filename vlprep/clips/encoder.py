@@ -24,6 +24,8 @@ from vlprep.errors import SettingsError
 from vlprep.weights import WeightsRecord, describe, is_random, resolve
 
 Precision = Literal["fp32", "bf16", "fp16"]
+_CPU_FRAMES = 32
+"""Frames that go through a network on a CPU at a time: more take memory and leave its caches, and gain nothing."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _NETWORKS: Mapping[str, tuple[Make, Rename]] = {
@@ -101,9 +103,14 @@ class TorchEncoder:
     def settings(self) -> dict[str, Any]:
         return {**self.spec.settings(), "precision": self._precision}
 
-    @torch.inference_mode()
     def encode(self, clips_NTHW3: NDArray[np.uint8] | Tensor) -> Tensor:
-        x_NCTHW = network_input(torch.as_tensor(clips_NTHW3).to(self._device, non_blocking=True), self.spec)
+        clips = torch.as_tensor(clips_NTHW3)
+        at_once = max(1, _CPU_FRAMES // clips.shape[1]) if self._device.type == "cpu" else len(clips)
+        return torch.cat([self._encode(part) for part in clips.split(at_once)])
+
+    @torch.inference_mode()
+    def _encode(self, clips_NTHW3: Tensor) -> Tensor:
+        x_NCTHW = network_input(clips_NTHW3.to(self._device, non_blocking=True), self.spec)
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 is 1e-3 off what fp32 promises
             map_NCthw = self.trunk(x_NCTHW.to(self._dtype))
         features_ND = pooled(map_NCthw, self.spec.pooling)
