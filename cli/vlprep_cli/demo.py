@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from vlprep_cli.options import common_options
-from vlprep_cli.output import print_facts
 from vlprep_cli.stage import EXIT_FAILURES, print_report, watched
 
 _ON_SHEET = 20
@@ -32,10 +31,9 @@ def demo(ctx: click.Context, /, out: Path, images: int) -> None:
     write_coco_folder(out, images)
     with watched(ctx, "image") as on_event:
         report = extract_regions(out, RegionSettings(detector="demo"), RunSettings(), on_event)
-    print_report(report, "image")
     sheet = report.folder.with_name("contact_sheet.png")
     sheet_of_store(report.folder, out, _ON_SHEET).save(sheet)
-    shards = sorted(report.folder.glob("part-*.arrow"))
-    print_facts([("shards", ", ".join(map(str, shards))), ("contact sheet", str(sheet))])
+    shards = ", ".join(str(path) for path in sorted(report.folder.glob("part-*.arrow")))
+    print_report(report, "image", [("shards", shards), ("contact sheet", str(sheet))])
     if report.status.failed:
         ctx.exit(EXIT_FAILURES)

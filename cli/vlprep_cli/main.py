@@ -6,8 +6,10 @@ Exit codes: 0 all done, 1 failed, 2 usage or settings, 3 done with failures, 130
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -90,4 +92,10 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """The `vlprep` program."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(cli.main(prog_name="vlprep"))
+
+
+def _terminate(signal_number: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM as an exception, so that whatever runs puts its work down and says how to resume."""
+    sys.exit(128 + signal_number)

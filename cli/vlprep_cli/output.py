@@ -6,10 +6,14 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 ARGUMENTS_KEY = "vlprep.arguments"
 """In `ctx.meta`: the words after `vlprep`."""
@@ -29,16 +33,23 @@ class FailedItem(Protocol):
 
 
 def print_json(document: Any) -> None:
-    """The one document of `--json`."""
+    """The one document of `--json`; dataclasses, mappings and paths may be in it."""
     click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=_plain))
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return shallow_dict(value)
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, Path):
+        return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def shallow_dict(value: DataclassInstance) -> dict[str, Any]:
+    """The fields of a dataclass by name, as they are."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +47,7 @@ def show(dataset: Path, store_name: str, item: str | None, out: Path | None, top
     target = out or Path(f"{Path(row['id']).stem}.regions.png")
     region_page(row["id"], read_image(dataset / row["path"]), views, top).save(target)
     if as_json:
-        print_json({"id": row["id"], "picture": str(target), "regions": [asdict(view) for view in views]})
+        print_json({"id": row["id"], "picture": str(target), "regions": views})
         return
     print_table(
         ["", "class", "conf", "backgr", "box", "most probable"],

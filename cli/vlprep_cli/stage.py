@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from vlprep_cli.options import Speech
-from vlprep_cli.output import bytes_text, counted, duration_text, failure_lines, print_facts, print_json, this_command
+from vlprep_cli.output import (
+    bytes_text,
+    counted,
+    duration_text,
+    failure_lines,
+    print_facts,
+    print_json,
+    shallow_dict,
+    this_command,
+)
 from vlprep_cli.progress import show_progress
 
 if TYPE_CHECKING:
@@ -72,7 +81,7 @@ def watched(ctx: click.Context, noun: str) -> Iterator[OnStageEvent]:
 def print_plan(plan: PlanReport, noun: str, *, as_json: bool) -> None:
     """What a dry run found."""
     if as_json:
-        print_json(asdict(plan))
+        print_json(plan)
         return
     measured = f"{counted(plan.measured, noun)} measured" + (f", {plan.failed:,} of them failed" if plan.failed else "")
     print_facts(
@@ -95,7 +104,7 @@ def finish(ctx: click.Context, report: StageReport, noun: str, *, as_json: bool)
     elif status.failed:
         following = this_command(ctx, without=_ONCE, plus=["--retry-failed"])
     if as_json:
-        print_json({**asdict(report), "next": following})
+        print_json({**shallow_dict(report), "next": following})
     else:
         print_report(report, noun)
         if following:
@@ -104,8 +113,8 @@ def finish(ctx: click.Context, report: StageReport, noun: str, *, as_json: bool)
         ctx.exit(EXIT_FAILURES)
 
 
-def print_report(report: StageReport, noun: str) -> None:
-    """The store, counts and failures, for people."""
+def print_report(report: StageReport, noun: str, also: Sequence[tuple[str, str]] = ()) -> None:
+    """The store, counts, further facts, and failures, for people."""
     status = report.status
     pending = f", {status.pending:,} to do" if status.pending else ""
     pace = f", {report.done / report.seconds:.3g} {noun}s/s" if report.done else ""
@@ -115,6 +124,7 @@ def print_report(report: StageReport, noun: str) -> None:
             (f"{noun}s", f"{status.rows:,} of {status.planned:,} done, {status.failed:,} failed{pending}"),
             ("size", f"{bytes_text(status.bytes)} in {counted(status.parts_done, 'part')}"),
             ("this run", f"{counted(report.done, noun)} in {duration_text(report.seconds)}{pace}"),
+            *also,
         ]
     )
     for line in failure_lines(status.failures):

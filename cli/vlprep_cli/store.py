@@ -66,9 +66,8 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     if facts["entries_per_row"]:
         least, mean, most = facts["entries_per_row"]
         lines.append(("lengths", f"{facts['entries']:,} entries: {least} to {most} a row, {mean:.1f} on average"))
-    lines += (
-        [("names", ", ".join(f"{count:,} {kind}" for kind, count in facts["names"].items()))] if facts["names"] else []
-    )
+    if names := [f"{count:,} {kind}" for kind, count in facts["names"].items() if count]:
+        lines.append(("names", ", ".join(names)))
     lines += [("column", f"{name}: {kind}") for name, kind in facts["columns"].items()]
     lines += [
         ("setting", f"{name} = {json.dumps(value, ensure_ascii=False)}") for name, value in facts["settings"].items()

@@ -31,6 +31,8 @@ _MARGIN, _GAP = 28, 20
 _TITLE, _NOTE = 26, 14
 _ROW_HEIGHT = 300
 """At most; a row is made lower until it is as wide as the sheet."""
+_LEAST_CONFIDENCE = 0.2
+"""What the published selection rule takes for sure; stores have less sure regions too, up to their least number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Picture:
 
 
 def contact_sheet(heading: str, pictures: Sequence[Picture], *, width: int = 1560, labelled: int = 5) -> Image.Image:
-    """Rows of pictures, each with its `labelled` most confident boxes and their classes; `width` in pixels."""
+    """Rows of pictures, each with at most `labelled` boxes, the sure ones, and their classes; `width` in pixels."""
     inner = width - 2 * _MARGIN
     rows = [_draw_row(row, inner, labelled) for row in _rows(pictures, inner)]
     top = _MARGIN + 2 * _TITLE
@@ -106,4 +108,5 @@ def _labels(regions: Sequence[RegionView], factor: float) -> list[Label]:
     return [
         Label(scaled(region.box, factor), f"{region.name} {region.confidence:.2f}", number)
         for number, region in enumerate(regions)
+        if region.confidence >= _LEAST_CONFIDENCE
     ]
