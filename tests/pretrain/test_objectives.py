@@ -31,6 +31,7 @@ def photo(key: int, words: int = 6, regions: int = 4) -> Sample:
         regions=RegionSample(
             features_RD=RNG.random((regions, 8)).astype(np.float16),
             boxes_R4=np.sort(RNG.random((regions, 4)).astype(np.float32), 1)[:, [0, 1, 2, 3]],
+            object_ids_R=probs[:, 1:].argmax(1).astype(np.uint16),
             class_probs_RK=probs[:, 1:],
             background_R=probs[:, 0],
         ),

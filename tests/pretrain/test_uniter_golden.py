@@ -61,6 +61,7 @@ def examples(published: SimpleNamespace, ids: str, *, masked: bool = False) -> l
         regions = RegionSample(
             features_RD=arrays["in.img_feat"][row, :num_regions],
             boxes_R4=arrays["in.img_pos_feat"][row, :num_regions, :4],
+            object_ids_R=soft[:, 1:].argmax(1).astype(np.uint16),
             class_probs_RK=soft[:, 1:],
             background_R=soft[:, 0],
         )
@@ -82,10 +83,12 @@ def batch(published: SimpleNamespace, task: str) -> MicroBatch:
     else:
         sequences = examples(published, "in.input_ids", masked=True)
         rows = [np.flatnonzero(example.masked_R) for example in sequences]
-        values = [
-            example.regions.features_RD[found] if task == "mrfr" else distributions(example.regions, found)
-            for example, found in zip(sequences, rows, strict=True)
-        ]
+        of_task = {
+            "mrfr": lambda regions, found: regions.features_RD[found],
+            "mrc": lambda regions, found: regions.object_ids_R[found].astype(np.int64),
+            "mrckl": distributions,
+        }[task]
+        values = [of_task(example.regions, found) for example, found in zip(sequences, rows, strict=True)]
         values_MX = torch.from_numpy(np.concatenate(values))
         slots = visual_slots(sequences, rows)
         targets = RegionTargets(slots, values_MX)
@@ -165,6 +168,5 @@ def test_logits(model: SingleStream, published: SimpleNamespace) -> None:
             made = batch(published, task)
             got = head(model.encode(made.inputs)[made.targets.slots_M])
             np.testing.assert_allclose(got, published.arrays[f"out.{name}"], rtol=0, atol=2e-5)
-    made = batch(published, "mrc")
-    classes = made.targets.values_MX[:, 1:].argmax(1) + 1
+    classes = batch(published, "mrc").targets.values_MX + 1
     np.testing.assert_array_equal(classes, published.arrays["out.mrc.target_class"])

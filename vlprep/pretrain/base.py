@@ -29,8 +29,11 @@ class RegionSample:
     features_RD: NDArray[np.float16] | NDArray[np.float32]
     boxes_R4: NDArray[np.float32]
     """x1, y1, x2, y2 divided by the image's width and height."""
-    class_probs_RK: NDArray[np.float16] | NDArray[np.float32]
-    background_R: NDArray[np.float32]
+    object_ids_R: NDArray[np.uint16]
+    """The detector's most probable foreground class."""
+    class_probs_RK: NDArray[np.float16] | NDArray[np.float32] | None = None
+    """Over the foreground classes; None, as `background_R` is, where the store has not the whole distribution."""
+    background_R: NDArray[np.float16] | NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

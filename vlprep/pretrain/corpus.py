@@ -46,6 +46,9 @@ class Corpus:
         else:
             raise SettingsError("pretraining needs a regions or a tokens store")
         self.kind = self.visual.manifest.kind
+        columns = self.visual.manifest.columns
+        # With `class_ids` the store has the most probable classes only; imported features may lack the background.
+        self.has_distributions = {"class_probs", "background_prob"} <= columns.keys() and "class_ids" not in columns
 
     def __len__(self) -> int:
         return len(self.places)
@@ -71,13 +74,13 @@ class Corpus:
         text_ids = self._text_ids(number)
         if self.kind == "tokens":
             return Sample(key=number, text_ids=text_ids, visual_tokens=row["tokens"][begin:end])
-        classes = row["class_probs"] if "class_probs" in row else np.empty((end, 0), np.float32)
         size = np.array([row["width"], row["height"]] * 2, np.float32)
         regions = RegionSample(
             features_RD=row["features"][begin:end],
             boxes_R4=row["boxes"][begin:end] / size,
-            class_probs_RK=classes[begin:end],
-            background_R=row["background_prob"][begin:end],
+            object_ids_R=row["object_ids"][begin:end],
+            class_probs_RK=row["class_probs"][begin:end] if self.has_distributions else None,
+            background_R=row["background_prob"][begin:end] if self.has_distributions else None,
         )
         return Sample(key=number, text_ids=text_ids, regions=regions)
 
@@ -122,7 +125,7 @@ class Mixture:
         usable = self._has_text if "text" in needs else np.ones(len(self), bool)
         for number, corpus in enumerate(self.corpora):
             has = {"text", "visual_tokens"} if corpus.kind == "tokens" else {"text", "regions"}
-            if corpus.kind == "regions" and "class_probs" in corpus.visual.manifest.columns:
+            if corpus.has_distributions:
                 has.add("class_probs")
             if not needs <= has:
                 usable = usable & ~self._of(number)

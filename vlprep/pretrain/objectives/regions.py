@@ -3,7 +3,7 @@
 15 % of the regions, at least one, have their feature set to zero and the mask vector added; the text is seen whole.
 
     mrfr    mean over regions and dimensions of (prediction - feature)^2
-    mrc     mean over regions of -log softmax(logits)[argmax over foreground of the detector's distribution]
+    mrc     mean over regions of -log softmax(logits)[the detector's most probable foreground class]
     mrc-kl  KL(detector's distribution || softmax(logits)) over all classes, background (first) included
 
 The published `mrc-kl` is the mean over regions *and* classes, so that it is the KL of a region divided by 1601
@@ -35,7 +35,7 @@ Reduction = Literal["element", "region"]
 class RegionTargets:
     slots_M: Tensor
     values_MX: Tensor
-    """Features (mrfr) or distributions, background first (mrc, mrc-kl); as stored."""
+    """Features (mrfr), distributions with the background first (mrc-kl), or (M,) foreground classes (mrc)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,21 +100,18 @@ class RegionFeatures(_MaskedRegionTask):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionClasses(_MaskedRegionTask):
-    """`mrc`; always a mean over regions."""
+    """`mrc`; always a mean over regions. Needs the detector's classes only, which imported features have too."""
 
     name: str = "mrc"
     reduction: Reduction = "region"
 
-    def needs(self) -> frozenset[str]:
-        return frozenset({"text", "regions", "class_probs"})
-
     def _values(self, regions: RegionSample, rows: Ints) -> np.ndarray:
-        return distributions(regions, rows)
+        return regions.object_ids_R[rows].astype(np.int64)
 
     def loss(self, model: SingleStream, batch: MicroBatch) -> Loss:
         logits_MW = model.region_logits(self._masked_states(model, batch)).float()
-        # background may be the likeliest class, yet is never a target; its logit stays in the softmax
-        target_M = batch.targets.values_MX[:, 1:].argmax(1) + 1
+        # background, class 0, may be the likeliest, yet is never a target; its logit stays in the softmax
+        target_M = batch.targets.values_MX + 1
         correct = (logits_MW[:, 1:].argmax(1) + 1 == target_M).sum()
         return Loss(F.cross_entropy(logits_MW, target_M, reduction="sum"), {"accuracy": correct})
 
@@ -138,5 +135,7 @@ class RegionDistributions(_MaskedRegionTask):
 
 def distributions(regions: RegionSample, rows: Ints) -> np.ndarray:
     """(M, 1 + K) float32: background, then the classes, as every published head has them."""
+    assert regions.background_R is not None  # `needs` has asked for it
+    assert regions.class_probs_RK is not None
     background_M1 = regions.background_R[rows, None].astype(np.float32)
     return np.concatenate([background_M1, regions.class_probs_RK[rows].astype(np.float32)], axis=1)
