@@ -56,7 +56,7 @@ def show(dataset: Path, store_name: str, item: str | None, out: Path | None, top
                 number,
                 view.name,
                 f"{view.confidence:.3f}",
-                f"{view.background:.3f}",
+                "" if view.background is None else f"{view.background:.3f}",
                 " ".join(f"{edge:.0f}" for edge in view.box),
                 ", ".join(f"{name} {100 * share:.1f} %" for name, share in view.likely),
             )

@@ -36,6 +36,11 @@ def test_top_k_distributions_keep_their_ids():
     assert second.likely == (("cat", 0.25), ("dog", 0.125))
 
 
+def test_imported_features_may_not_know_the_background():
+    row = {name: column for name, column in ROW.items() if name != "background_prob"}
+    assert [view.background for view in region_views(row, NAMES)] == [None, None]
+
+
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_without_soft_labels_there_are_names_but_no_distribution(count):
     views = region_views({name: column[:count] for name, column in ROW.items()}, NAMES)

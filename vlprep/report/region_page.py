@@ -74,7 +74,9 @@ def _draw_card(pen: ImageDraw.ImageDraw, left: int, top: int, number: int, regio
     pen.text((left + width + 8, top + height / 2), name, font=font(17), fill=INK, anchor="lm")
     pen.text((left + _CARD_WIDTH, top + height / 2), f"{region.confidence:.2f}", font=font(17), fill=INK, anchor="rm")
     bars = [(likely, share, colour(number)) for likely, share in region.likely]
-    for row, (likely, share, fill) in enumerate([*bars, ("background", region.background, FAINT)]):
+    if region.background is not None:
+        bars.append(("background", region.background, FAINT))
+    for row, (likely, share, fill) in enumerate(bars):
         _draw_bar(pen, left, top + _CARD_TITLE + row * _ROW, likely, share, fill)
 
 

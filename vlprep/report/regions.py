@@ -22,7 +22,8 @@ class RegionView:
     """The most probable foreground class."""
     confidence: float
     """By the selection rule."""
-    background: float
+    background: float | None
+    """Its probability; None where the store has none."""
     likely: tuple[tuple[str, float], ...]
     """The most probable foreground classes, the first one first; empty where the store keeps no distribution."""
 
@@ -34,7 +35,7 @@ def region_views(row: Mapping[str, Any], class_names: Sequence[str], likely: int
             box=tuple(row["boxes"][region].tolist()),
             name=_first_synonym(class_names[row["object_ids"][region]]),
             confidence=float(row["max_conf"][region]),
-            background=float(row["background_prob"][region]),
+            background=float(row["background_prob"][region]) if "background_prob" in row else None,
             likely=_likely(row, region, class_names, likely),
         )
         for region in range(len(row["boxes"]))

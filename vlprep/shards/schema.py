@@ -33,14 +33,16 @@ def regions_schema(
     dtype: StoreType = "float16",
     soft_labels: SoftLabels = "full",
     num_attributes: int = 0,
+    background: bool = True,
 ) -> pa.Schema:
     """An image with R regions, the most confident first.
 
     - `width`, `height` of the image as a person sees it; `source_id`, the dataset's own id, if it has one.
     - `boxes`, `proposals` (R, 4) float32 x1, y1, x2, y2 in its pixels; `features` (R, D) were pooled from `proposals`.
     - `object_ids` (R,) the most probable foreground class, `max_conf` (R,) the selection rule's confidence.
-    - `background_prob` (R,), and `class_probs` (R, K) over foreground classes if `soft_labels` is `full`; if it is a
-      number k, `class_ids` and `class_probs` (R, k), the most probable first, and `remainder_prob` (R,) of the others.
+    - `background_prob` (R,), unless imported features come without it.
+    - `class_probs` (R, K) over foreground classes if `soft_labels` is `full`; if it is a number k, `class_ids` and
+      `class_probs` (R, k), the most probable first, and `remainder_prob` (R,) of the others.
     - `attribute_probs` (R, A) if `num_attributes` is not 0.
     """
     if not 0 < num_classes <= 2**16:
@@ -55,8 +57,9 @@ def regions_schema(
         _vectors("features", real, feature_dim),
         _values("object_ids", pa.uint16()),
         _values("max_conf", real),
-        _values("background_prob", real),
     ]
+    if background:
+        fields.append(_values("background_prob", real))
     if soft_labels == "full":
         fields.append(_vectors("class_probs", real, num_classes))
     elif soft_labels != "none":
