@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
+import logging
 import os
 import queue
 import signal
@@ -18,6 +19,8 @@ from typing import NoReturn, TypeAlias
 
 from vlprep.engines.base import Job, PartDone, Worker, WorkerSpec
 from vlprep.errors import VlprepError
+
+_log = logging.getLogger("vlprep")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +112,10 @@ def main(connection: Connection, spec: WorkerSpec, device: str, threads: int) ->
             beat.tell(Finished(worker.run(job, beat)))
     except VlprepError as error:
         beat.tell(Fatal(error))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (the end of a process, told to its driver)
+        _log.exception("the worker on %s ends", device)
         beat.tell(Raised(f"raised {type(error).__name__}: {error}"))
-        raise
+        _leave()  # and not through the interpreter's end, which waits for threads that may hang
 
 
 def _listen(connection: Connection, jobs: queue.SimpleQueue[Job | None]) -> None:
