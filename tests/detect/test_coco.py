@@ -13,7 +13,7 @@ from vlprep.detect import torchvision_coco
 from vlprep.detect.torchvision_coco import CLASS_NAMES
 from vlprep.errors import ItemError, SettingsError
 
-SMALL = {"short_side": 64, "long_side": 128, "proposals": 12}
+SMALL = {"short_side": 64, "long_side": 128, "post_nms": 12}
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_what_torchvision_has_downloaded_is_used(
 
 @pytest.mark.parametrize(
     ("overrides", "told"),
-    [({"version": "v3"}, "v1, v2"), ({"depth": 50}, "version, proposals"), ({"proposals": "many"}, "300")],
+    [({"version": "v3"}, "v1, v2"), ({"depth": 50}, "version, post_nms"), ({"post_nms": "many"}, "300")],
 )
 def test_wrong_overrides(overrides: dict[str, Any], told: str) -> None:
     with pytest.raises(SettingsError, match=told):

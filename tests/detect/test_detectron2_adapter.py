@@ -202,9 +202,9 @@ def test_given_boxes(zoo: Path) -> None:
 
 
 def test_fewer_proposals(zoo: Path) -> None:
-    detector = build(proposals=2)
+    detector = build(post_nms=2)
     assert len(detector.detect([detector.prepare(picture())])[0]) == 2
-    assert detector.settings()["proposals"] == 2
+    assert detector.settings()["post_nms"] == 2
 
 
 def test_weights_are_read_without_detectron2s_loader(zoo: Path, tmp_path: Path) -> None:

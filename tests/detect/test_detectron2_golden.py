@@ -19,7 +19,7 @@ from vlprep.detect import d2_stock, detectron2_adapter
 
 FEATURES = {"r50_c4": 1e-5, "r50_fpn": 1e-4}
 """Of the largest value; the other tolerances are in the tests. From `tolerances.json`."""
-SIZES = {"short_side": 240, "long_side": 400, "proposals": 64}
+SIZES = {"short_side": 240, "long_side": 400, "post_nms": 64}
 CONFIGS = {
     "r50_c4": "COCO-Detection/faster_rcnn_R_50_C4_3x.yaml",
     "r50_fpn": "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml",
@@ -62,7 +62,7 @@ def detector(request: pytest.FixtureRequest, model: str, checkpoint: Path) -> An
     base = zoo.get_config_file(CONFIGS[model])
     config.write_text(f"_BASE_: {base}\nINPUT: {{MIN_SIZE_TEST: 240, MAX_SIZE_TEST: 400}}\n")
     return detectron2_adapter.build(
-        str(config), weights=str(checkpoint), device="cpu", precision="fp32", overrides={"proposals": 64}
+        str(config), weights=str(checkpoint), device="cpu", precision="fp32", overrides={"post_nms": 64}
     )
 
 

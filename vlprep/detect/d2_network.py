@@ -28,7 +28,7 @@ _RATIOS = (0.5, 1.0, 2.0)
 _SIZES = (32, 64, 128, 256, 512)
 
 
-def c4_network(*, depth: int, classes: int, short_side: int, long_side: int, proposals: int) -> nn.Module:
+def c4_network(*, depth: int, classes: int, short_side: int, long_side: int, post_nms: int) -> nn.Module:
     """`faster_rcnn_R_{50,101}_C4`: one map of stride 16, res5 on every region, its mean the 2048-d feature."""
     resnet = _resnet(depth)
     body: Any = nn.Sequential()  # torchvision wants an attribute on it
@@ -46,7 +46,7 @@ def c4_network(*, depth: int, classes: int, short_side: int, long_side: int, pro
         rpn_anchor_generator=_Anchors([_SIZES], strides=[16]),
         rpn_head=RPNHead(1024, len(_SIZES) * len(_RATIOS)),
         rpn_pre_nms_top_n_test=6000,
-        rpn_post_nms_top_n_test=proposals,
+        rpn_post_nms_top_n_test=post_nms,
         box_head=head,
         box_predictor=FastRCNNPredictor(2048, classes + 1),
     )
@@ -54,7 +54,7 @@ def c4_network(*, depth: int, classes: int, short_side: int, long_side: int, pro
     return network  # type: ignore[no-any-return]
 
 
-def fpn_network(*, depth: int, classes: int, short_side: int, long_side: int, proposals: int) -> nn.Module:
+def fpn_network(*, depth: int, classes: int, short_side: int, long_side: int, post_nms: int) -> nn.Module:
     """`faster_rcnn_R_{50,101}_FPN`: maps of stride 4 to 64; the second linear layer's output is the 1024-d feature."""
     backbone = resnet_fpn_backbone(
         backbone_name=f"resnet{depth}", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=0
@@ -68,7 +68,7 @@ def fpn_network(*, depth: int, classes: int, short_side: int, long_side: int, pr
         rpn_anchor_generator=_Anchors([(size,) for size in _SIZES], strides=[4, 8, 16, 32, 64]),
         rpn_head=RPNHead(256, len(_RATIOS)),
         rpn_pre_nms_top_n_test=1000,
-        rpn_post_nms_top_n_test=proposals,
+        rpn_post_nms_top_n_test=post_nms,
         box_head=TwoMLPHead(256 * 7 * 7, 1024),
         box_predictor=FastRCNNPredictor(1024, classes + 1),
     )

@@ -31,7 +31,7 @@ _PLACE = PublicPlace(
     page="https://github.com/facebookresearch/detectron2/blob/main/MODEL_ZOO.md",
     url=f"{_ZOO}/faster_rcnn_R_50_FPN_3x/137849458/model_final_280758.pkl",
 )
-_DEFAULTS = {"proposals": 300, "short_side": 800, "long_side": 1333}
+_DEFAULTS = {"post_nms": 300, "short_side": 800, "long_side": 1333}
 _COCO_NAMES = tuple(name for name in CLASS_NAMES if name is not None)
 _PIXEL_MEAN_BGR = (103.53, 116.28, 123.675)
 _DEPTHS = {6: 50, 23: 101}
@@ -60,8 +60,8 @@ _NEW_NAMES = (
 def build(*, weights: str | None, device: str, precision: str, overrides: Mapping[str, Any]) -> Detector:
     """The detector on its device; by default with the model zoo's `faster_rcnn_R_50_FPN_3x`.
 
-    A model of 80 classes is taken to have COCO's; others get numbers for names. Overrides: `proposals` an image,
-    `short_side` and `long_side` in pixels.
+    A model of 80 classes is taken to have COCO's; others get numbers for names. Overrides: `post_nms` (proposals an
+    image), `short_side` and `long_side` in pixels.
 
     Raises:
         SettingsError: The weights cannot be had, or are of another architecture.

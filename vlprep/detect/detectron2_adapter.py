@@ -28,7 +28,7 @@ from vlprep.errors import MissingDependencyError, SettingsError
 from vlprep.weights import PublicPlace, WeightsRecord, describe, is_random, load_arrays, resolve, sha256_of
 
 _INSTALL = "pip install 'git+https://github.com/facebookresearch/detectron2'"
-_DEFAULTS = {"proposals": 300}
+_DEFAULTS = {"post_nms": 300}
 
 
 def build(config: str, *, weights: str | None, device: str, precision: str, overrides: Mapping[str, Any]) -> Detector:
@@ -39,7 +39,7 @@ def build(config: str, *, weights: str | None, device: str, precision: str, over
         weights: A path or `hf://`; None for the zoo's weights, or for the file's `MODEL.WEIGHTS`.
         device: Such as `cpu` or `cuda:0`.
         precision: `fp32`, `bf16` or `fp16`.
-        overrides: `proposals` an image.
+        overrides: `post_nms` (proposals an image).
 
     Raises:
         MissingDependencyError: Detectron2 is not installed.
@@ -49,7 +49,7 @@ def build(config: str, *, weights: str | None, device: str, precision: str, over
     cfg, place = _configuration(config)
     if weights is None and place is None:
         weights = cfg.MODEL.WEIGHTS or None
-    cfg.MODEL.RPN.POST_NMS_TOPK_TEST = settings["proposals"]
+    cfg.MODEL.RPN.POST_NMS_TOPK_TEST = settings["post_nms"]
     digest = hashlib.sha256(cfg.dump().encode()).hexdigest()
     cfg.MODEL.DEVICE = device
     model, record = _model(cfg, place, weights)

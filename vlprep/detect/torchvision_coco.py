@@ -34,7 +34,7 @@ _PUBLISHED = {
     "v1": FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
     "v2": FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
 }
-_DEFAULTS = {"version": "v1", "proposals": 300, "short_side": 800, "long_side": 1333}
+_DEFAULTS = {"version": "v1", "post_nms": 300, "short_side": 800, "long_side": 1333}
 _COLUMNS = tuple(_PUBLISHED["v1"].meta["categories"])
 CLASS_NAMES: tuple[str | None, ...] = tuple(None if name in ("__background__", "N/A") else name for name in _COLUMNS)
 """One entry a score column, None for background and the ids that COCO left out."""
@@ -43,8 +43,8 @@ CLASS_NAMES: tuple[str | None, ...] = tuple(None if name in ("__background__", "
 def build(*, weights: str | None, device: str, precision: str, overrides: Mapping[str, Any]) -> Detector:
     """The detector on its device.
 
-    Overrides: `version` (`v1` or `v2`), `proposals` an image, `short_side` and `long_side` in pixels (as published,
-    800 and 1333).
+    Overrides: `version` (`v1` or `v2`), `post_nms` (proposals an image), `short_side` and `long_side` in pixels
+    (as published, 800 and 1333).
 
     Raises:
         SettingsError: The weights are neither here nor to be had, or do not fit.
@@ -71,8 +71,8 @@ def build(*, weights: str | None, device: str, precision: str, overrides: Mappin
     )
 
 
-def _network(*, version: str, proposals: int, short_side: int, long_side: int) -> nn.Module:
-    sizes = {"rpn_post_nms_top_n_test": proposals, "min_size": short_side, "max_size": long_side}
+def _network(*, version: str, post_nms: int, short_side: int, long_side: int) -> nn.Module:
+    sizes = {"rpn_post_nms_top_n_test": post_nms, "min_size": short_side, "max_size": long_side}
     network: nn.Module
     if version == "v2":
         network = fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=len(_COLUMNS), **sizes)

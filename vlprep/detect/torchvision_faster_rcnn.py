@@ -58,7 +58,7 @@ def torchvision_detector(
         weights=weights,
         device=device,
         precision=precision,
-        settings={"proposals": rpn.post_nms_top_n(), "rpn_nms": rpn.nms_thresh, **settings},
+        settings={"post_nms": rpn.post_nms_top_n(), "rpn_nms": rpn.nms_thresh, **settings},
     )
 
 
