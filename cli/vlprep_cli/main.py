@@ -60,7 +60,6 @@ class CommandLine(LazyGroup):
             click.ClickException(str(error)).show()
             ctx.exit(error.exit_code if isinstance(error, VlprepError) else EXIT_FAILED)
         except KeyboardInterrupt:
-            click.echo("Stopped by Ctrl-C.", err=True)
             ctx.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:
             # The reader has gone (`vlprep store head … | head -1`); Python would complain when it flushes at exit.

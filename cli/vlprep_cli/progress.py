@@ -131,6 +131,10 @@ def _bar(tally: Tally) -> Iterator[OnStageEvent]:
 
 
 def _plan_line(planned: Planned, noun: str) -> str:
-    resumed = f", {planned.before.rows:,} done before" if planned.before.rows else ""
-    parts = counted(planned.parts, "part")
-    return f"{counted(planned.items, noun)} to do in {parts}{resumed}: {planned.folder}"
+    before = f"{planned.before.rows:,} done before" if planned.before.rows else ""
+    to_do = (
+        f"{counted(planned.items, noun)} to do in {counted(planned.parts, 'part')}"
+        if planned.items
+        else "nothing to do"
+    )
+    return f"{', '.join(filter(None, [to_do, before]))}: {planned.folder}"
