@@ -4,42 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pretrain.stores import clips, image, text, write
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.corpus import Corpus, DatasetStores, Mixture
 from vlprep.pretrain.places import CorpusSettings
-from vlprep.shards import StoreSettings, open_store
 from vlprep.shards.schema import regions_schema, text_schema, tokens_schema
-
-
-def write(folder, schema, kind, rows, *, part_size=2):
-    store = open_store(folder, schema, StoreSettings(kind=kind, settings={}, weights=None))
-    store.plan(list(rows), part_size)
-    for part in store.pending():
-        with store.write_part(part) as writer:
-            for name in store.part_items(part):
-                writer.add(name, {"path": name, **rows[name]})
-    return folder
-
-
-def text(item, ids, *, start=None, end=None, source=None):
-    return {"item_id": item, "text": "t", "token_ids": ids, "start": start, "end": end, "source_id": source}
-
-
-def image(regions, sure, *, source=None):
-    confidences = np.linspace(0.9, 0.5, sure).tolist() + [0.1] * (regions - sure)
-    return {
-        "source_id": source,
-        "width": 200,
-        "height": 100,
-        "boxes": np.tile([20.0, 10.0, 100.0, 50.0], (regions, 1)),
-        "proposals": np.zeros((regions, 4)),
-        "features": np.arange(regions)[:, None] * np.ones((1, 8)),
-        "object_ids": np.zeros(regions, int),
-        "max_conf": confidences,
-        "background_prob": np.full(regions, 0.5),
-        "class_probs": np.full((regions, 4), 0.125),
-    }
 
 
 @pytest.fixture
@@ -81,11 +51,6 @@ def test_images(images) -> None:
         "texts that are too long": 1,
         "texts without a word": 1,
     }
-
-
-def clips(count):
-    times = np.stack([np.arange(count), np.arange(count) + 1], 1) * 1.5
-    return {"times": times, "tokens": np.arange(count)}
 
 
 @pytest.fixture
