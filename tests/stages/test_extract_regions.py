@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from dummy_detector import HANG, KILL, NOT_FINITE, RAISE, REFUSE, DummyDetector
 from PIL import Image
+from region_fixtures import make_pictures, run_settings, settings, spoil
 
 from vlprep.detect.selection import CaffeRule, select
 from vlprep.engines.base import ItemPoisoned, ItemsDone, PartFinished
@@ -17,10 +18,8 @@ from vlprep.errors import SettingsError
 from vlprep.media.image import read_image
 from vlprep.shards import Status, StoreReader
 from vlprep.stages import run
-from vlprep.stages.extract_regions import RegionSettings, dry_run, extract_regions
-from vlprep.stages.run import Planned, RunSettings
-
-SHAPES = ((24, 32), (32, 24), (40, 40))
+from vlprep.stages.extract_regions import dry_run, extract_regions
+from vlprep.stages.run import Planned
 
 
 @pytest.fixture
@@ -29,34 +28,6 @@ def _inline(monkeypatch):
 
 
 inline = pytest.mark.usefixtures("_inline")
-
-
-def make_pictures(folder: Path, count: int = 12) -> list[str]:
-    """PNGs of three shapes in two folders; returns their ids in order."""
-    rng = np.random.default_rng(7)
-    ids = []
-    for number in range(count):
-        name = f"{'train' if number % 2 else 'val'}/{number:012d}.png"
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(0, 240, (*SHAPES[number % 3], 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / name)
-        ids.append(name)
-    return sorted(ids)
-
-
-def spoil(folder: Path, item: str, red: int) -> None:
-    """Make the dummy detector misbehave on this picture."""
-    pixels = read_image(folder / item)
-    pixels[0, 0, 0] = red
-    Image.fromarray(pixels).save(folder / item)
-
-
-def settings(**changes: object) -> RegionSettings:
-    return RegionSettings(**{"detector": "dummy_detector:build", "boxes": "5-20", **changes})
-
-
-def run_settings(**changes: object) -> RunSettings:
-    return RunSettings(**{"device": "cpu", "part_size": 5, **changes})
 
 
 def reasons(status: Status) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import inline_engine
 import psutil
 import pytest
-from test_extract_regions import make_pictures, run_settings, settings
+from region_fixtures import make_pictures, run_settings, settings
 
 from vlprep.shards import StoreReader
 from vlprep.stages import run
