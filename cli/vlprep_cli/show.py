@@ -14,6 +14,9 @@ from vlprep_cli.output import print_json, print_table
 if TYPE_CHECKING:
     from vlprep.shards import StoreReader
 
+_LEAST_SHARE = 0.001
+"""A class is not named in the table for less."""
+
 _EPILOG = """\b
 Examples:
   vlprep show coco --store regions --id train2014/COCO_train2014_000000132417.jpg
@@ -58,7 +61,7 @@ def show(dataset: Path, store_name: str, item: str | None, out: Path | None, top
                 f"{view.confidence:.3f}",
                 "" if view.background is None else f"{view.background:.3f}",
                 " ".join(f"{edge:.0f}" for edge in view.box),
-                ", ".join(f"{name} {100 * share:.1f} %" for name, share in view.likely),
+                ", ".join(f"{name} {100 * share:.1f} %" for name, share in view.likely if share >= _LEAST_SHARE),
             )
             for number, view in enumerate(views, start=1)
         ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,13 @@ def test_a_page_shows_as_many_cards_as_asked_for(regions, size):
     page = region_page("x.jpg", image(*size), views, detailed=4)
     assert (pixels_of(page, 3) > 0) == (regions >= 4)
     assert pixels_of(page, 4) == 0
+
+
+def test_unsure_regions_have_no_card_but_the_first_has():
+    unsure = replace(region(5, 5, 50, 50), confidence=0.01)
+    page = region_page("x.jpg", image(100, 100), [unsure, unsure])
+    assert pixels_of(page, 0) > 0
+    assert pixels_of(page, 1) == 0
 
 
 def test_a_sheet_holds_all_pictures_whatever_their_shape():

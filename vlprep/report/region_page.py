@@ -32,16 +32,20 @@ _PICTURE = (960, 760)
 _CARD_WIDTH, _CARD_GAP, _COLUMN_GAP = 330, 18, 28
 _CARD_TITLE, _ROW, _TEXT = 30, 19, 13
 _NAME_WIDTH, _NUMBER_WIDTH = 150, 52
+_LEAST_CONFIDENCE = 0.05
+"""A region less sure than this has no card, unless it is the first."""
 
 
 def region_page(
     title: str, image_HW3: NDArray[np.uint8], regions: Sequence[RegionView], detailed: int = 8
 ) -> Image.Image:
-    """Draw all boxes into the picture, the `detailed` most confident ones with a number, name and card of their own.
+    """Draw all boxes into the picture, up to `detailed` of the most confident ones with a number, name and card.
 
     A card has the region's most probable classes as bars, and the background's probability as a grey one.
     """
     picture, factor = resized_to_fit(image_HW3, *_PICTURE)
+    sure = sum(region.confidence >= _LEAST_CONFIDENCE for region in regions)
+    detailed = min(detailed, max(sure, 1))
     shown = regions[:detailed]
     draw_faint_boxes(picture, [scaled(region.box, factor) for region in regions[detailed:]])
     labels = [
