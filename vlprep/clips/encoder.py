@@ -106,7 +106,7 @@ class TorchEncoder:
     def encode(self, clips_NTHW3: NDArray[np.uint8] | Tensor) -> Tensor:
         clips = torch.as_tensor(clips_NTHW3)
         at_once = max(1, _CPU_FRAMES // clips.shape[1]) if self._device.type == "cpu" else len(clips)
-        return torch.cat([self._encode(part) for part in clips.split(at_once)])
+        return torch.cat([self._encode(part) for part in torch.split(clips, at_once)])
 
     @torch.inference_mode()
     def _encode(self, clips_NTHW3: Tensor) -> Tensor:

@@ -18,6 +18,10 @@ from torch.nn import functional as F
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
+_SMALL_FRAME = 14 * 14
+"""Up to so many pixels a pointwise layer does better with a clip as one image: one larger matrix product (8 % of
+ResNeXt-101's time)."""
+
 
 def speed_up(network: nn.Module) -> None:
     """Fold batch norms, exchange 3D convolutions and maximum pools for planar ones, turn weights channels-last.
@@ -72,7 +76,8 @@ class PlanarConv3d(nn.Module):
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         conv = self.conv
         stride, padding = conv.stride, cast("tuple[int, ...]", conv.padding)
-        if self._flat_in_time:
+        is_small = x_NCTHW.shape[3] * x_NCTHW.shape[4] <= _SMALL_FRAME
+        if self._flat_in_time and not (self._flat_in_space and is_small):
             kernel = conv.weight.squeeze(2)
             y_FCHW = F.conv2d(as_frames(x_NCTHW), kernel, conv.bias, stride[1:], padding[1:], groups=conv.groups)
             return from_frames(y_FCHW, clips=len(x_NCTHW))
