@@ -9,7 +9,7 @@
 Ties: a stable sort, so that of equal scores the first region wins (PyTorch's order; NumPy's reversed sort, in LXMERT,
 prefers the last).
 
-Shape suffixes: R regions, K classes, k regions kept; 4 x1, y1, x2, y2 in original pixels.
+Shape suffixes: R regions, K classes, W words of bits, k regions kept; 4 x1, y1, x2, y2 in original pixels.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vlprep.detect.base import Regions
 from vlprep.detect.boxes import nms, pairwise_iou
 from vlprep.errors import SettingsError
+
+_WORD = 63
+"""Bits of an int64 without its sign."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,12 +137,25 @@ def rank_parallel_nms(scores_RK: Tensor, overlaps_RR: Tensor) -> Tensor:
         scores_RK: Ranks the regions of each class.
         overlaps_RR: Which pairs overlap by more than the threshold.
     """
-    regions, classes = scores_RK.shape
-    order_RK = scores_RK.sort(dim=0, descending=True, stable=True).indices
-    others_RR = overlaps_RR & ~torch.eye(regions, dtype=torch.bool, device=overlaps_RR.device)
-    alive_KR = torch.ones(classes, regions, dtype=torch.bool, device=scores_RK.device)
-    for region_K in order_RK:
+    order_RK = scores_RK.t().sort(dim=1, descending=True, stable=True).indices.t().contiguous()
+    others_RR = overlaps_RR & ~torch.eye(len(overlaps_RR), dtype=torch.bool, device=overlaps_RR.device)
+    victims_RW = _packed(others_RR)
+    dead_KW = victims_RW.new_zeros(scores_RK.shape[1], victims_RW.shape[1])
+    words_RK, bits_RK = order_RK // _WORD, order_RK % _WORD
+    for region_K, word_K, bit_K in zip(order_RK, words_RK, bits_RK, strict=True):
         # A dead region kills nothing; a live one cannot kill a live one of higher rank, which would have killed it.
-        killer_K1 = alive_KR.gather(1, region_K[:, None])
-        alive_KR &= ~(others_RR[region_K] & killer_K1)
-    return alive_KR.t()
+        is_dead_K1 = (dead_KW.gather(1, word_K[:, None]) >> bit_K[:, None]) & 1
+        dead_KW |= victims_RW[region_K] & (is_dead_K1 - 1)
+    return ~_unpacked(dead_KW, len(overlaps_RR)).t()
+
+
+def _packed(flags_RR: Tensor) -> Tensor:
+    """Rows of flags to words of bits, (R, W) int64: an eighth of the memory that a step of the NMS has to touch."""
+    words = -(-flags_RR.shape[1] // _WORD)
+    padded = F.pad(flags_RR, (0, words * _WORD - flags_RR.shape[1])).view(-1, words, _WORD)
+    return (padded.long() << torch.arange(_WORD, device=flags_RR.device)).sum(dim=2)
+
+
+def _unpacked(words_KW: Tensor, count: int) -> Tensor:
+    bits = (words_KW[:, :, None] >> torch.arange(_WORD, device=words_KW.device)) & 1
+    return bits.flatten(1)[:, :count].bool()
