@@ -10,9 +10,16 @@ from vlprep.pretrain.corpus import DatasetStores
 from vlprep.shards import StoreSettings, open_store
 from vlprep.shards.schema import regions_schema, text_schema, tokens_schema
 
+SETTINGS = {"tokens": {"vocabulary_size": 20}}
+NAMES = {"regions": {"classes": ["red", "green", "blue", "grey"]}}
+
 
 def write(folder, schema, kind, rows, *, part_size=2):
-    store = open_store(folder, schema, StoreSettings(kind=kind, settings={}, weights=None))
+    store = open_store(
+        folder,
+        schema,
+        StoreSettings(kind=kind, settings=SETTINGS.get(kind, {}), weights=None, names=NAMES.get(kind, {})),
+    )
     store.plan(list(rows), part_size)
     for part in store.pending():
         with store.write_part(part) as writer:

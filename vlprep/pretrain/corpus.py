@@ -120,6 +120,10 @@ class Mixture:
         """(S,) tokens of each sample, special ones included."""
         return self._lengths
 
+    def items(self) -> Ints:
+        """(S,) a number for the image or video of each sample."""
+        return self._items
+
     def usable_for(self, needs: frozenset[str]) -> Ints:
         """Numbers of the samples that have what an objective needs (`Objective.needs`)."""
         usable = self._has_text if "text" in needs else np.ones(len(self), bool)

@@ -1,0 +1,30 @@
+"""`model.json`: the sizes of a run's model, so that its checkpoints can be opened without its data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from vlprep.errors import SettingsError
+from vlprep.pretrain.models.single_stream import SingleStreamConfig
+from vlprep.pretrain.recipe import from_table, to_table
+
+CONFIG_NAME = "model.json"
+
+
+def write_model_config(folder: Path, config: SingleStreamConfig) -> Path:
+    """Write `model.json` into a run's folder."""
+    path = folder / CONFIG_NAME
+    path.write_text(json.dumps(to_table(config), indent=2) + "\n", "utf-8")
+    return path
+
+
+def read_model_config(folder: Path) -> SingleStreamConfig:
+    """Raises `SettingsError` where the folder has no `model.json`, or a damaged one."""
+    path = folder / CONFIG_NAME
+    try:
+        return from_table(SingleStreamConfig, json.loads(path.read_text("utf-8")), str(path))
+    except OSError as error:
+        raise SettingsError(f"{folder} is no run of `vlprep pretrain`: {path.name} cannot be read ({error})") from error
+    except (json.JSONDecodeError, TypeError) as error:  # torn, or a size without default is missing
+        raise SettingsError(f"{path} is damaged ({error})") from error

@@ -1,0 +1,133 @@
+"""A run's folder: the resolved recipe, checkpoints, metrics as lines of JSON and as TensorBoard scalars.
+
+recipe.toml   all settings, as they were after --set and the other options
+model.json    the network's sizes
+metrics.jsonl one line a log entry and a validation
+tensorboard/  the same as scalars, if tensorboard is installed
+checkpoints/  see `vlprep.pretrain.checkpoint`
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vlprep.errors import SettingsError
+from vlprep.pretrain.checkpoint import checkpoints
+from vlprep.pretrain.recipe import Recipe, from_table, load_recipe, to_table
+from vlprep.pretrain.trainer import Logged
+from vlprep.pretrain.validate import Validated
+
+RECIPE_NAME, METRICS_NAME = "recipe.toml", "metrics.jsonl"
+MAY_DIFFER = ("train.steps", "train.log_every", "train.save_every", "train.keep", "train.loaders")
+"""Settings that a resumed run may change: they do not alter the steps already taken, except through the schedule's
+end.
+"""
+
+
+def open_run(folder: Path, recipe: Recipe) -> None:
+    """Write the recipe, or check that the one there trains the same way.
+
+    Raises `SettingsError` naming each setting that differs.
+    """
+    path = folder / RECIPE_NAME
+    if path.is_file() and checkpoints(folder / "checkpoints"):
+        before, now = dict(_flat(to_table(load_recipe(str(path))))), dict(_flat(to_table(recipe)))
+        differing = [
+            f"\n  {key}: the run has {before.get(key)!r}, this call {now.get(key)!r}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key) and key not in MAY_DIFFER
+        ]
+        if differing:
+            raise SettingsError(
+                f"{folder} was begun with other settings:{''.join(differing)}\ngo on with its own (--recipe {path}), or"
+                " begin another run with --out FOLDER or --resume never"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(as_toml(to_table(recipe)))
+    from_table(Recipe, to_table(load_recipe(str(path))), str(path))
+
+
+class MetricsLog:
+    """Appends to `metrics.jsonl` and TensorBoard. Entries after the step that a run resumes from are taken back."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self._path = folder / METRICS_NAME
+        kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= step]
+        self._path.write_text("".join(line + "\n" for line in kept))
+        self._board = _tensorboard(folder / "tensorboard", step)
+
+    def add(self, entry: Logged | Validated) -> None:
+        kind = "train" if isinstance(entry, Logged) else "validation"
+        values = {key: value for key, value in asdict(entry).items() if key != "seconds_left"}
+        with self._path.open("a") as file:
+            file.write(json.dumps({"kind": kind, **_finite(values)}) + "\n")
+        if self._board is not None:
+            for name, value in _scalars(entry).items():
+                self._board.add_scalar(name, value, entry.step)
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in _lines(folder / METRICS_NAME)]
+
+
+def as_toml(table: Mapping[str, Any], prefix: str = "") -> str:
+    """Nested tables of numbers, text, booleans and lists, as TOML."""
+    plain = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
+    lines = [f"{key} = {_literal(value)}\n" for key, value in plain.items()]
+    head = f"\n[{prefix}]\n" if prefix and lines else ""
+    inner = [
+        as_toml(value, f"{prefix}.{key}" if prefix else key)
+        for key, value in table.items()
+        if isinstance(value, Mapping)
+    ]
+    return head + "".join(lines) + "".join(inner)
+
+
+def _scalars(entry: Logged | Validated) -> dict[str, float]:
+    if isinstance(entry, Validated):
+        return {f"validation/{name}": value for name, value in entry.figures.items()}
+    losses = {f"train/{name}": value for name, value in entry.losses.items()}
+    return {**losses, "lr": entry.lr, "tokens per second": entry.tokens_per_second, "waiting": entry.waiting}
+
+
+def _literal(value: Any) -> str:
+    return json.dumps(value)  # TOML's and JSON's numbers, booleans, lists and basic strings are written alike
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        flat += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
+    return flat
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities as None: they are no JSON."""
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _lines(path: Path) -> list[str]:
+    """Whole lines: a killed process may leave half of one."""
+    if not path.is_file():
+        return []
+    text = path.read_text()
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def _tensorboard(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step)

@@ -1,0 +1,126 @@
+"""From a recipe and stores to what a `Trainer` takes: corpora split for validation, objectives, streams, the model's
+sizes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlprep.errors import SettingsError
+from vlprep.pretrain.base import Objective
+from vlprep.pretrain.batching import ObjectiveSchedule
+from vlprep.pretrain.corpus import Corpus, DatasetStores, Mixture
+from vlprep.pretrain.encoder import EncoderConfig
+from vlprep.pretrain.loader import StepBatches, Stream
+from vlprep.pretrain.masking import TextVocabulary
+from vlprep.pretrain.models.single_stream import SingleStreamConfig
+from vlprep.pretrain.objectives.catalogue import make_objectives
+from vlprep.pretrain.objectives.sequences import SequenceRule
+from vlprep.pretrain.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFacts:
+    """What the model's sizes follow from; the same in all datasets of a run."""
+
+    region_dim: int = 0
+    num_classes: int = 0
+    """Foreground classes."""
+    visual_vocabulary: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Ready to be trained."""
+
+    corpus: Mixture
+    objectives: Mapping[str, Objective]
+    train: Mapping[str, Stream]
+    validation: Mapping[str, Stream]
+    batches: StepBatches
+
+
+def store_facts(corpora: Sequence[Corpus]) -> StoreFacts:
+    """Read the sizes off the stores. Raises `SettingsError` where datasets differ in them."""
+    found: dict[str, dict[int, str]] = {"region_dim": {}, "num_classes": {}, "visual_vocabulary": {}}
+    for corpus in corpora:
+        manifest, folder = corpus.visual.manifest, str(corpus.visual.folder)
+        if corpus.kind == "regions":
+            found["region_dim"][corpus.visual[0]["features"].shape[1]] = folder
+            found["num_classes"][len(manifest.names.get("classes", ()))] = folder
+        else:
+            found["visual_vocabulary"][int(manifest.settings["vocabulary_size"])] = folder
+    for name, sizes in found.items():
+        if len(sizes) > 1:
+            differing = ", ".join(f"{size} in {folder}" for size, folder in sizes.items())
+            raise SettingsError(f"datasets of one run need the same {name.replace('_', ' ')}: {differing}")
+    return StoreFacts(**{name: next(iter(sizes)) for name, sizes in found.items() if sizes})
+
+
+def model_config(recipe: Recipe, words: TextVocabulary, facts: StoreFacts, centroid_dim: int) -> SingleStreamConfig:
+    """The network for these stores."""
+    model = recipe.model
+    return SingleStreamConfig(
+        encoder=EncoderConfig(
+            layers=model.layers,
+            hidden=model.hidden,
+            heads=model.heads,
+            intermediate=model.intermediate,
+            dropout=model.dropout,
+            attention_dropout=model.attention_dropout,
+        ),
+        vocabulary=words.size,
+        positions=model.positions,
+        region_dim=facts.region_dim,
+        region_classes=facts.num_classes + 1 if facts.num_classes else 0,
+        visual_vocabulary=facts.visual_vocabulary,
+        centroid_dim=centroid_dim,
+        freeze_centroids=model.freeze_centroids,
+        attention=model.attention,
+    )
+
+
+def prepare(
+    recipe: Recipe, corpora: Sequence[Corpus], words: TextVocabulary, facts: StoreFacts, processes: int
+) -> Prepared:
+    """Split off the validation items and make the streams of every objective."""
+    corpus = Mixture(corpora)
+    rule = SequenceRule(words=words, visual_tokens=facts.visual_vocabulary)
+    objectives = make_objectives(recipe.objectives, rule)
+    held_out = _held_out(corpus, recipe.train.validation_share)
+    train, validation = {}, {}
+    for name, objective in objectives.items():
+        usable = corpus.usable_for(objective.needs())
+        too_long = corpus.lengths()[usable] > recipe.model.positions
+        usable = usable[~too_long]
+        group_size = recipe.train.accumulate * processes
+        train[name] = Stream(
+            corpus, usable[~held_out[usable]], objective, recipe.batches, recipe.train.seed, group_size
+        )
+        if held_out[usable].any():
+            validation[name] = Stream(corpus, usable[held_out[usable]], objective, recipe.batches, recipe.train.seed, 1)
+    schedule = ObjectiveSchedule([recipe.objectives[name].weight for name in objectives], recipe.train.seed)
+    return Prepared(
+        corpus=corpus,
+        objectives=objectives,
+        train=train,
+        validation=validation,
+        batches=StepBatches(train, schedule),
+    )
+
+
+def open_corpora(stores: Sequence[DatasetStores], recipe: Recipe) -> list[Corpus]:
+    return [Corpus(dataset, recipe.data) for dataset in stores]
+
+
+def _held_out(corpus: Mixture, share: float) -> NDArray[np.bool_]:
+    """(S,) bool: samples of the held-out images and videos, chosen by number so that all their texts go together."""
+    items = corpus.items()
+    every, place_S = np.unique(items, return_inverse=True)
+    chosen = np.array([zlib.crc32(f"item {item}".encode()) % 10_000 < share * 10_000 for item in every])
+    return chosen[place_S]

@@ -1,0 +1,258 @@
+"""`pretrain`: from the stores of one or more datasets to a checkpoint, metrics and curves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from vlprep.cluster.vocabulary import Vocabulary
+from vlprep.errors import SettingsError
+from vlprep.pretrain.checkpoint import checkpoints
+from vlprep.pretrain.corpus import DatasetStores
+from vlprep.pretrain.distributed import World, join_world
+from vlprep.pretrain.embeddings import VisualTokenEmbeddings
+from vlprep.pretrain.masking import TextVocabulary
+from vlprep.pretrain.models.config_file import write_model_config
+from vlprep.pretrain.models.single_stream import SingleStream, SingleStreamConfig
+from vlprep.pretrain.objectives.catalogue import make_objectives
+from vlprep.pretrain.objectives.sequences import SequenceRule
+from vlprep.pretrain.recipe import Recipe
+from vlprep.pretrain.run_folder import METRICS_NAME, RECIPE_NAME, MetricsLog, open_run
+from vlprep.pretrain.setup import model_config, open_corpora, prepare, store_facts
+from vlprep.pretrain.trainer import Logged, PretrainStep, Saved, Trainer
+from vlprep.pretrain.validate import Validated, validate
+from vlprep.shards.manifest import MANIFEST_NAME, read_manifest
+from vlprep.stages.tokenize_text import open_store_tokenizer
+
+VOCABULARY_NAME = "vocabulary.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """The first event of a run."""
+
+    folder: Path
+    samples: int
+    held_out: int
+    left_out: Mapping[str, int]
+    fill: float
+    """How full micro-batches are, 0 to 1."""
+    parameters: int
+    resumed_from: int
+    """Steps done before."""
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainReport:
+    folder: Path
+    checkpoint: Path
+    steps: int
+    skipped: int
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Of the last validation."""
+
+
+PretrainEvent = Begun | Logged | Saved | Validated
+
+
+def pretrain(
+    datasets: Sequence[Path],
+    recipe: Recipe,
+    *,
+    out: Path | None = None,
+    name: str = "pretrain",
+    resume: str = "auto",
+    device: str = "auto",
+    on_event: Callable[[PretrainEvent], None] = lambda event: None,
+) -> PretrainReport:
+    """Train to the recipe's last step in `out` (default `<first dataset>/vlprep/runs/<name>`).
+
+    `resume` is `auto` (from the newest checkpoint in the folder, if any), `never` (begin anew), or a checkpoint's path.
+    Under torchrun every process calls this with the same arguments; the first one writes and reports.
+
+    Raises `SettingsError` where a store or a tokenizer is missing, with the command that makes it.
+    """
+    stores = [find_stores(folder, recipe) for folder in datasets]
+    words = text_vocabulary(stores)
+    folder = out or datasets[0] / "vlprep" / "runs" / name
+    with join_world(device) as world:
+        return _train(stores, recipe, words, folder, resume, world, on_event if world.is_first else _say_nothing)
+
+
+def find_stores(folder: Path, recipe: Recipe) -> DatasetStores:
+    """The stores of a dataset that the recipe's objectives read."""
+    probe = TextVocabulary(size=8, pad=0, cls=1, sep=2, mask=3, first_word=4)
+    needs: set[str] = set()
+    for objective in make_objectives(recipe.objectives, SequenceRule(words=probe)).values():
+        needs |= objective.needs()
+    found = {name: _store(folder, name) for name in ("text", "regions", "tokens")}
+    commands = {
+        "text": f"vlprep tokenize {folder}",
+        "regions": f"vlprep extract-regions {folder}",
+        "tokens": f"vlprep cluster-video {folder}",
+    }
+    wanted = {"regions"} if needs & {"regions", "class_probs"} else set()
+    wanted |= {"tokens"} if "visual_tokens" in needs else set()
+    wanted |= {"text"} if "text" in needs else set()
+    if wanted <= {"text"} and not (found["regions"] or found["tokens"]):
+        wanted.add("regions")
+    if missing := [store for store in ("regions", "tokens", "text") if store in wanted and found[store] is None]:
+        lines = "".join(f"\n  {commands[store]}" for store in missing)
+        raise SettingsError(
+            f"{folder}: no {' and no '.join(missing)} store yet, which {'+'.join(recipe.objectives)} needs;"
+            f" make it:{lines}"
+        )
+    use_regions = found["regions"] is not None and "tokens" not in wanted
+    return DatasetStores(
+        text=found["text"],
+        regions=found["regions"] if use_regions else None,
+        tokens=None if use_regions else found["tokens"],
+    )
+
+
+def text_vocabulary(stores: Sequence[DatasetStores]) -> TextVocabulary:
+    """The ids that masking needs, of the tokenizer that all text stores share."""
+    texts = [dataset.text for dataset in stores if dataset.text is not None]
+    if not texts:
+        return TextVocabulary(size=8, pad=0, cls=2, sep=3, mask=4, first_word=5)
+    made_by = {read_manifest(text).settings["sha256"]: text for text in texts}
+    if len(made_by) > 1:
+        folders = ", ".join(str(text) for text in made_by.values())
+        raise SettingsError(
+            f"the text stores have different tokenizers ({folders}): give all datasets that of the first, by"
+            f" vlprep tokenize DATASET --tokenizer {texts[0]}/tokenizer.json --overwrite"
+        )
+    tokenizer = open_store_tokenizer(texts[0])
+    return TextVocabulary(
+        size=tokenizer.size,
+        pad=tokenizer.special("[PAD]"),
+        cls=tokenizer.special("[CLS]"),
+        sep=tokenizer.special("[SEP]"),
+        mask=tokenizer.special("[MASK]"),
+        first_word=tokenizer.first_word,
+    )
+
+
+def find_vocabulary(stores: Sequence[DatasetStores], recipe: Recipe) -> Vocabulary | None:
+    """The visual vocabulary beside the tokens, whose centroids are the embeddings of visual tokens.
+
+    Raises `SettingsError` where the recipe wants them frozen and there is no such file.
+    """
+    for dataset in stores:
+        if dataset.tokens is not None and (path := dataset.tokens.parent / VOCABULARY_NAME).is_file():
+            return Vocabulary.load(path)
+    if recipe.model.freeze_centroids and any(dataset.tokens for dataset in stores):
+        raise SettingsError(
+            f"model.freeze_centroids needs {VOCABULARY_NAME} beside the tokens store; vlprep cluster-video makes it"
+        )
+    return None
+
+
+def _train(
+    stores: Sequence[DatasetStores],
+    recipe: Recipe,
+    words: TextVocabulary,
+    folder: Path,
+    resume: str,
+    world: World,
+    on_event: Callable[[PretrainEvent], None],
+) -> PretrainReport:
+    corpora = open_corpora(stores, recipe)
+    facts = store_facts(corpora)
+    vocabulary = find_vocabulary(stores, recipe)
+    config = model_config(recipe, words, facts, centroid_dim=vocabulary.dim if vocabulary else 0)
+    prepared = prepare(recipe, corpora, words, facts, world.size)
+    start = _starting_point(folder, resume)
+    if world.is_first:
+        if start is None:
+            _forget(folder)
+        open_run(folder, recipe)
+        write_model_config(folder, config)
+    world.wait()
+    model = _build_model(config, recipe, vocabulary)
+    trainer = Trainer(model, prepared.objectives, prepared.batches, recipe.train, recipe.optimiser, world, folder)
+    if start is not None:
+        trainer.resume(start)
+    log = MetricsLog(folder, trainer.state.step) if world.is_first else None
+    last: dict[str, float] = {}
+
+    def tell(event: PretrainEvent) -> None:
+        if log is not None and isinstance(event, Logged | Validated):
+            log.add(event)
+        on_event(event)
+
+    def after_step(done: int) -> None:
+        every = recipe.train.validate_every
+        if world.is_first and prepared.validation and (done == recipe.train.steps or (every and done % every == 0)):
+            module = PretrainStep(trainer.model, prepared.objectives)
+            found = validate(
+                module, prepared.validation, done, world.device, most_batches=recipe.train.validation_batches
+            )
+            last.update(found.figures)
+            tell(found)
+        world.wait()
+
+    on_event(
+        Begun(
+            folder=folder,
+            samples=len(prepared.corpus),
+            held_out=max((len(stream.samples) for stream in prepared.validation.values()), default=0),
+            left_out=+prepared.corpus.left_out(),
+            fill=next(iter(prepared.train.values())).batches.fill_rate(),
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            resumed_from=trainer.state.step,
+            steps=recipe.train.steps,
+        )
+    )
+    trainer.run(tell, after_step)
+    if log is not None:
+        log.close()
+    return PretrainReport(
+        folder=folder,
+        checkpoint=checkpoints(folder / "checkpoints")[-1],
+        steps=trainer.state.step,
+        skipped=trainer.state.skipped,
+        figures=last,
+    )
+
+
+def _store(folder: Path, name: str) -> Path | None:
+    store = folder / "vlprep" / name
+    return store if (store / MANIFEST_NAME).is_file() else None
+
+
+def _starting_point(folder: Path, resume: str) -> Path | None:
+    if resume == "never":
+        return None
+    found = checkpoints(folder / "checkpoints")
+    if resume == "auto":
+        return found[-1] if found else None
+    return Path(resume)
+
+
+def _forget(folder: Path) -> None:
+    """Remove an earlier run's checkpoints and log, which --resume never has given up."""
+    for name in ("checkpoints", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (METRICS_NAME, RECIPE_NAME):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _build_model(config: SingleStreamConfig, recipe: Recipe, vocabulary: Vocabulary | None) -> SingleStream:
+    """Seeded initial weights, then the visual vocabulary's centroids, then `model.init`."""
+    torch.manual_seed(recipe.train.seed)
+    model = SingleStream(config)
+    if vocabulary is not None:
+        embeddings = model.bert["visual_embeddings"]
+        assert isinstance(embeddings, VisualTokenEmbeddings)
+        embeddings.load_centroids(torch.from_numpy(vocabulary.centroids[-1]))
+    return model
+
+
+def _say_nothing(event: PretrainEvent) -> None:
+    pass
