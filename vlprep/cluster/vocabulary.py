@@ -24,6 +24,8 @@ from safetensors.numpy import save_file
 from vlprep.errors import SettingsError
 
 FORMAT = "vlprep-vocabulary-1"
+VOCABULARY_NAME = "vocabulary.safetensors"
+"""In the folder of the tokens store that was made with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
