@@ -85,7 +85,7 @@ def resolve(weights: str | Path | None, *, default: PublicPlace | None = None) -
         return _from_public_place(default)
     if isinstance(weights, str) and weights.startswith("hf://"):
         repo, file = _split_hub(weights)
-        return _from_hub(repo, file, f"download it elsewhere and pass --weights FILE ({_hub_page(repo)})")
+        return from_hub(repo, file, f"download it elsewhere and pass --weights FILE ({_hub_page(repo)})")
     path = Path(weights).expanduser()
     if not path.is_file():
         raise SettingsError(f"--weights {weights}: no such file")
@@ -175,7 +175,7 @@ def _from_public_place(place: PublicPlace) -> Path:
         raise SettingsError(f"{local.name} is not on this machine and cannot be downloaded by a program: {by_hand}")
     if place.url.startswith("hf://"):
         repo, file = _split_hub(place.url)
-        return _from_hub(repo, file, by_hand)
+        return from_hub(repo, file, by_hand)
     return _download(place.url, local, place.sha256, by_hand)
 
 
@@ -203,7 +203,11 @@ def _hub_page(repo: str) -> str:
     return f"https://huggingface.co/{repo}/tree/main"
 
 
-def _from_hub(repo: str, file: str | None, by_hand: str) -> Path:
+def from_hub(repo: str, file: str | None, by_hand: str) -> Path:
+    """A file of a repository, from the cache if it is there; None for the usual names of weights.
+
+    Raises `SettingsError` where it cannot be had, ending with `by_hand`: what a person can do instead.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 

@@ -1,0 +1,78 @@
+"""What a pretraining run has left, and its weights in other people's formats."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from safetensors import safe_open
+
+from vlprep.errors import SettingsError
+from vlprep.interop.bert_files import ExportedFiles, write_hugging_face, write_uniter
+from vlprep.pretrain.checkpoint import MODEL_NAME, STATE_NAME, TrainingState, checkpoints, read_model, read_state
+from vlprep.pretrain.models.config_file import read_model_config
+from vlprep.pretrain.models.single_stream import SingleStreamConfig
+
+Format = Literal["hf", "uniter"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCheckpoint:
+    """A checkpoint of a run, with what is known of it without reading its numbers."""
+
+    run: Path
+    checkpoint: Path
+    steps: tuple[int, ...]
+    """Of all checkpoints that the run has."""
+    state: TrainingState
+    model: SingleStreamConfig
+    parameters: int
+    """Numbers in the model, tied ones counted once."""
+    bytes: int
+    """Of the checkpoint."""
+
+
+def open_checkpoint(path: Path) -> RunCheckpoint:
+    """The newest checkpoint of a run's folder, or the one that `path` is.
+
+    Raises `SettingsError` where there is none.
+    """
+    run = path.resolve().parents[1] if (path / STATE_NAME).is_file() else path
+    model = read_model_config(run)
+    kept = checkpoints(run / "checkpoints")
+    if not kept:
+        raise SettingsError(f"{run} has no checkpoint yet")
+    checkpoint = path if run != path else kept[-1]
+    with safe_open(checkpoint / MODEL_NAME, "pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 (not a mapping)
+    return RunCheckpoint(
+        run=run,
+        checkpoint=checkpoint,
+        steps=tuple(read_state(folder).step for folder in kept),
+        state=read_state(checkpoint),
+        model=model,
+        parameters=sum(math.prod(shape) for shape in shapes),
+        bytes=sum(file.stat().st_size for file in checkpoint.iterdir()),
+    )
+
+
+def export_checkpoint(path: Path, to: Format, out: Path | None = None) -> ExportedFiles:
+    """Write a checkpoint for transformers or UNITER's code into `out`, or into `<run>/hf` or `<run>/uniter`.
+
+    Raises `SettingsError` where there is no checkpoint, or where UNITER's code has no such model.
+    """
+    found = open_checkpoint(path)
+    folder, state = out or found.run / to, read_model(found.checkpoint)
+    if to == "uniter":
+        return write_uniter(folder, state)
+    sizes = found.model.encoder
+    return write_hugging_face(
+        folder,
+        state,
+        heads=sizes.heads,
+        dropout=sizes.dropout,
+        attention_dropout=sizes.attention_dropout,
+        norm_eps=sizes.norm_eps,
+    )
