@@ -155,9 +155,9 @@ def test_every_published_name_goes_where_the_reference_map_says(golden: Path) ->
         ("resnext101", "ggsy", "howto100m-3d"),
         ("s3d", "ggsy", "videobert-s3d"),
         ("s3d_howto100m", "ggsy", "milnce-s3dg"),
-        ("s3d_howto100m", "ggsy_16f", "univl"),
-        ("resnet152", "pancake", "howto100m-2d"),
-        ("s3d", "pancake", "videobert-s3d"),
+        pytest.param("s3d_howto100m", "ggsy_16f", "univl", marks=pytest.mark.slow),
+        pytest.param("resnet152", "pancake", "howto100m-2d", marks=pytest.mark.slow),
+        pytest.param("s3d", "pancake", "videobert-s3d", marks=pytest.mark.slow),
     ],
 )
 def test_a_presets_own_stream_gives_the_reference_frames(
