@@ -11,7 +11,7 @@ import click
 
 from vlprep.errors import SettingsError
 from vlprep_cli.options import common_options, json_option
-from vlprep_cli.output import bytes_text, counted, duration_text, print_facts, print_json
+from vlprep_cli.output import bytes_text, counted, duration_text, failure_lines, print_facts, print_json
 
 _HASH_SHOWN = 12
 
@@ -43,6 +43,7 @@ def store() -> None:
 @common_options
 def info(folder: Path, as_json: bool) -> None:
     """What a store is, how far it is, and what failed."""
+    from vlprep.shards import Failure
     from vlprep.shards.describe import describe
 
     facts = describe(folder)
@@ -50,8 +51,8 @@ def info(folder: Path, as_json: bool) -> None:
         print_json(facts)
         return
     print_facts(_facts(facts))
-    for failure in facts["failures"]:
-        click.echo(f"  {failure['id']}: {failure['message']}")
+    for line in failure_lines([Failure(**failure) for failure in facts["failures"]]):
+        click.echo(line)
 
 
 def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
