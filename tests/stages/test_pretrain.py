@@ -66,6 +66,8 @@ def test_a_run_leaves_checkpoints_metrics_and_its_recipe(images, recipe, tmp_pat
     assert isinstance(begun, Begun)
     assert 0 < begun.held_out < begun.samples == 40
     assert 0.5 < begun.fill <= 1
+    assert 0 <= begun.padding_saved < 1
+    assert report.curves.read_bytes()[:4] == b"\x89PNG"
     assert read_state(report.checkpoint).step == report.steps == 8
     assert load_recipe(str(report.folder / "recipe.toml")) == recipe
     entries = read_metrics(report.folder)

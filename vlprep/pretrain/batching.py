@@ -103,6 +103,14 @@ class Batches:
         real = sum(int(self.lengths_S[batch].sum()) for batch in batches)
         return real / (len(batches) * self.settings.tokens)
 
+    def padding_saved(self) -> float:
+        """The share of a padded loop's tokens that is padding: batches of as many samples, taken at random."""
+        groups = self._epoch(0)
+        per_batch = max(1, len(self.lengths_S) // sum(len(group) for group in groups))
+        shuffled = np.random.default_rng(self.seed).permutation(self.lengths_S)
+        shuffled = shuffled[: len(shuffled) // per_batch * per_batch].reshape(-1, per_batch)
+        return 1 - float(shuffled.sum() / (shuffled.max(1) * per_batch).sum())
+
     def _make_epoch(self, epoch: int) -> list[list[Ints]]:
         shuffle = np.random.default_rng([self.seed, epoch])
         order = shuffle.permutation(len(self.lengths_S))

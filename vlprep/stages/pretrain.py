@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from vlprep.cluster.vocabulary import Vocabulary
+from vlprep.cluster.vocabulary import VOCABULARY_NAME, Vocabulary
 from vlprep.errors import SettingsError
+from vlprep.interop.initial import load_initial
 from vlprep.pretrain.checkpoint import checkpoints
 from vlprep.pretrain.corpus import DatasetStores
 from vlprep.pretrain.distributed import World, join_world
@@ -21,14 +22,13 @@ from vlprep.pretrain.models.single_stream import SingleStream, SingleStreamConfi
 from vlprep.pretrain.objectives.catalogue import make_objectives
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.recipe import Recipe
-from vlprep.pretrain.run_folder import METRICS_NAME, RECIPE_NAME, MetricsLog, open_run
+from vlprep.pretrain.run_folder import METRICS_NAME, RECIPE_NAME, MetricsLog, open_run, read_metrics
 from vlprep.pretrain.setup import model_config, open_corpora, prepare, store_facts
 from vlprep.pretrain.trainer import Logged, PretrainStep, Saved, Trainer
 from vlprep.pretrain.validate import Validated, validate
+from vlprep.report.curves import draw_curves
 from vlprep.shards.manifest import MANIFEST_NAME, read_manifest
 from vlprep.stages.tokenize_text import open_store_tokenizer
-
-VOCABULARY_NAME = "vocabulary.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +41,14 @@ class Begun:
     left_out: Mapping[str, int]
     fill: float
     """How full micro-batches are, 0 to 1."""
+    padding_saved: float
+    """Share of the tokens of a padded loop with random batches that would be padding."""
     parameters: int
     resumed_from: int
     """Steps done before."""
     steps: int
+    notes: tuple[str, ...] = ()
+    """What the user should know, such as where weights came from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,8 @@ class PretrainReport:
     checkpoint: Path
     steps: int
     skipped: int
+    curves: Path | None = None
+    """A picture of the losses; written by the first process."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """Of the last validation."""
 
@@ -139,16 +145,16 @@ def text_vocabulary(stores: Sequence[DatasetStores]) -> TextVocabulary:
 
 
 def find_vocabulary(stores: Sequence[DatasetStores], recipe: Recipe) -> Vocabulary | None:
-    """The visual vocabulary beside the tokens, whose centroids are the embeddings of visual tokens.
+    """The visual vocabulary in the folder of the tokens, whose centroids are the embeddings of visual tokens.
 
     Raises `SettingsError` where the recipe wants them frozen and there is no such file.
     """
     for dataset in stores:
-        if dataset.tokens is not None and (path := dataset.tokens.parent / VOCABULARY_NAME).is_file():
+        if dataset.tokens is not None and (path := dataset.tokens / VOCABULARY_NAME).is_file():
             return Vocabulary.load(path)
     if recipe.model.freeze_centroids and any(dataset.tokens for dataset in stores):
         raise SettingsError(
-            f"model.freeze_centroids needs {VOCABULARY_NAME} beside the tokens store; vlprep cluster-video makes it"
+            f"model.freeze_centroids needs {VOCABULARY_NAME} in the tokens store; vlprep cluster-video makes it"
         )
     return None
 
@@ -175,6 +181,7 @@ def _train(
         write_model_config(folder, config)
     world.wait()
     model = _build_model(config, recipe, vocabulary)
+    notes = [load_initial(model, recipe.model.init).summary()] if recipe.model.init and start is None else []
     trainer = Trainer(model, prepared.objectives, prepared.batches, recipe.train, recipe.optimiser, world, folder)
     if start is not None:
         trainer.resume(start)
@@ -197,26 +204,32 @@ def _train(
             tell(found)
         world.wait()
 
+    largest = max(prepared.train.values(), key=lambda stream: len(stream.samples))
     on_event(
         Begun(
             folder=folder,
             samples=len(prepared.corpus),
             held_out=max((len(stream.samples) for stream in prepared.validation.values()), default=0),
             left_out=+prepared.corpus.left_out(),
-            fill=next(iter(prepared.train.values())).batches.fill_rate(),
+            fill=largest.batches.fill_rate(),
+            padding_saved=largest.batches.padding_saved(),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             resumed_from=trainer.state.step,
             steps=recipe.train.steps,
+            notes=tuple(notes),
         )
     )
     trainer.run(tell, after_step)
+    curves = None
     if log is not None:
         log.close()
+        curves = draw_curves(read_metrics(folder), folder / "curves.png")
     return PretrainReport(
         folder=folder,
         checkpoint=checkpoints(folder / "checkpoints")[-1],
         steps=trainer.state.step,
         skipped=trainer.state.skipped,
+        curves=curves,
         figures=last,
     )
 
@@ -244,7 +257,7 @@ def _forget(folder: Path) -> None:
 
 
 def _build_model(config: SingleStreamConfig, recipe: Recipe, vocabulary: Vocabulary | None) -> SingleStream:
-    """Seeded initial weights, then the visual vocabulary's centroids, then `model.init`."""
+    """Seeded initial weights; visual tokens start from their vocabulary's centroids."""
     torch.manual_seed(recipe.train.seed)
     model = SingleStream(config)
     if vocabulary is not None:
