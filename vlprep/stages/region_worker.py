@@ -24,14 +24,16 @@ from vlprep.detect.selection import rule_named, select
 from vlprep.engines.base import Beat, Job, PartDone
 from vlprep.errors import ItemError
 from vlprep.media.image import read_image
-from vlprep.shards import ErrorInfo, PartWriter, Store
+from vlprep.shards import ErrorInfo, Store
 from vlprep.stages.extract_regions import RegionSettings, box_limits, load_detector, soft_labels
 from vlprep.stages.flow import Behind, Stopwatch, ahead, alike
 from vlprep.stages.region_rows import by_confidence, region_row
+from vlprep.stages.sink import Sink
 
 _BATCH = {"cpu": 4, "cuda": 8}
 _BATCHES_LOOKED_AT = 4
 _ROWS_BEHIND = 8
+_STORE = "regions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class RegionWorker:
         items = [item for item in self._store.part_items(job.part) if job.only is None or item in job.only]
         with ExitStack() as stack:
             writer = stack.enter_context(self._store.write_part(job.part)) if job.only is None else None
-            sink = _Sink(writer, beat, watch)
+            sink = Sink({_STORE: writer} if writer else {}, beat, watch)
             for item, what in job.poison.items():
                 sink.fail(item, ErrorInfo("WorkerDied", what))
             self._extract([item for item in items if item not in job.poison], sink, beat, watch)
@@ -88,7 +90,7 @@ class RegionWorker:
                 writer.stats = watch.seconds
         return PartDone(job.part, sink.rows, sink.failures, time.monotonic() - began, watch.seconds)
 
-    def _extract(self, items: Sequence[str], sink: _Sink, beat: Beat, watch: Stopwatch) -> None:
+    def _extract(self, items: Sequence[str], sink: Sink, beat: Beat, watch: Stopwatch) -> None:
         with Behind(_ROWS_BEHIND) as behind:
             readable = self._readable(
                 items, beat, watch, lambda item, error: behind.do(partial(sink.fail, item, error))
@@ -99,7 +101,7 @@ class RegionWorker:
                 rows = self._rows(batch, watch)
                 for picture, row in zip(batch, rows, strict=True):
                     beat.set_aside(picture.item)
-                    behind.do(partial(sink.add, picture.item, row))
+                    behind.do(partial(sink.add, picture.item, {_STORE: row}))
 
     def _readable(
         self, items: Sequence[str], beat: Beat, watch: Stopwatch, fail: Callable[[str, ItemError], None]
@@ -150,31 +152,6 @@ class RegionWorker:
             soft_labels=soft_labels(self._settings.soft_labels),
         )
         return {"path": picture.item, "source_id": self._source_ids.get(picture.item), **row}
-
-
-class _Sink:
-    """Where a job's results go: into the part, or, for a probe, nowhere."""
-
-    def __init__(self, writer: PartWriter | None, beat: Beat, watch: Stopwatch) -> None:
-        self.rows = self.failures = 0
-        self._writer, self._beat, self._watch = writer, beat, watch
-
-    def add(self, item: str, row: dict[str, Any]) -> None:
-        try:
-            with self._watch.time("write"):
-                if self._writer is not None:
-                    self._writer.add(item, row)
-        except ItemError as error:
-            self.fail(item, error)
-            return
-        self.rows += 1
-        self._beat.done(item)
-
-    def fail(self, item: str, error: ItemError | ErrorInfo) -> None:
-        if self._writer is not None:
-            self._writer.fail(item, error)
-        self.failures += 1
-        self._beat.done(item)
 
 
 def _shape(picture: _Picture) -> torch.Size:

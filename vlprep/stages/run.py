@@ -17,11 +17,9 @@ from vlprep.engines.base import Event, PartDone, PartFinished, WorkerSpec
 from vlprep.engines.devices import parse_devices
 from vlprep.engines.local import run_parts
 from vlprep.errors import SettingsError
-from vlprep.shards import Status, StoreReader, StoreSettings, open_store
-from vlprep.shards.manifest import MANIFEST_NAME
+from vlprep.shards import Status, Store, StoreSettings
+from vlprep.stages.store_group import GroupStage, Output
 
-GPU_PART, CPU_PART = 512, 64
-"""Items a part where the user does not say: minutes of work, the most that a kill can cost."""
 _MEASURED = 8
 """Items run by a dry run."""
 
@@ -69,6 +67,25 @@ class Stage:
     worker: str
     """`WorkerSpec.target`; gets `store` besides `arguments`."""
     arguments: Mapping[str, Any]
+    gpu_part: int = 512
+    """Items a part where the user does not say: minutes of work, the most that a kill can cost."""
+    cpu_part: int = 64
+
+    def at(self, folder: Path | None) -> Stage:
+        """The same with its store elsewhere."""
+        return replace(self, folder=folder) if folder else self
+
+    def open(self, *, overwrite: bool = False) -> Store:
+        """Make the store or open it. Raises as `open_store` does."""
+        return self._output.open(overwrite=overwrite)
+
+    def finished(self, *, retry_failed: bool) -> set[str]:
+        """Items that a run would not do again."""
+        return self._output.finished(retry_failed=retry_failed)
+
+    @property
+    def _output(self) -> Output:
+        return Output(folder=self.folder, schema=self.schema, settings=self.settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,16 +137,16 @@ class PlanReport:
     hours: float
 
 
-def run_stage(stage: Stage, run: RunSettings, on_event: OnStageEvent) -> StageReport:
-    """Do what is missing in the stage's store.
+def run_stage(stage: Stage | GroupStage, run: RunSettings, on_event: OnStageEvent) -> StageReport:
+    """Do what is missing in the stage's store, or in its stores.
 
     Raises `SettingsError` before any work, `VlprepError` where the run cannot go on, `KeyboardInterrupt` and
     `vlprep.engines.local.Terminated` on signals. In each case the same call resumes.
     """
     began = time.monotonic()
     devices = parse_devices(run.device)
-    store = open_store(run.out or stage.folder, stage.schema, stage.settings, overwrite=run.overwrite)
-    store.plan(_limited(stage.items, run.limit), run.part_size or default_part_size(devices))
+    store = stage.at(run.out).open(overwrite=run.overwrite)
+    store.plan(_limited(stage.items, run.limit), _part_size(stage, run, devices))
     if run.retry_failed:
         store.retry_failed()
     parts = parts_of_shard(store.pending(), run.shard_of)
@@ -158,22 +175,22 @@ def run_stage(stage: Stage, run: RunSettings, on_event: OnStageEvent) -> StageRe
     )
 
 
-def plan_stage(stage: Stage, run: RunSettings) -> PlanReport:
+def plan_stage(stage: Stage | GroupStage, run: RunSettings) -> PlanReport:
     """Say what `run_stage` would do, from running a few items into a folder that is then removed.
 
     Time is extrapolated from the later half of them, when caches are warm and libraries loaded. Processes on one device
     share it, so only further devices count as making it faster.
     """
     devices = parse_devices(run.device)
-    folder = run.out or stage.folder
-    part_size = run.part_size or default_part_size(devices)
-    items = _missing(stage, run, folder)
+    stage = stage.at(run.out)
+    part_size = _part_size(stage, run, devices)
+    items = _missing(stage, run)
     parts = parts_of_shard(range(-(-len(items) // part_size)), run.shard_of)
     share = len(parts) / -(-len(items) // part_size) if items else 0.0
     sample = items[:: max(1, len(items) // _MEASURED)][:_MEASURED]
     seconds, status = _trial(replace(stage, items=sample), devices[0], run.item_timeout) if sample else (0.0, None)
     return PlanReport(
-        folder=folder,
+        folder=stage.folder,
         items=round(len(items) * share),
         parts=len(parts),
         devices=devices,
@@ -195,29 +212,21 @@ def parts_of_shard(parts: Sequence[int], shard_of: str | None) -> list[int]:
     return [part for part in parts if part % shards == number - 1]
 
 
-def default_part_size(devices: Sequence[str]) -> int:
-    return CPU_PART if devices == ("cpu",) else GPU_PART
+def _part_size(stage: Stage | GroupStage, run: RunSettings, devices: Sequence[str]) -> int:
+    return run.part_size or (stage.cpu_part if devices == ("cpu",) else stage.gpu_part)
 
 
 def _limited(items: Sequence[str], limit: int | None) -> Sequence[str]:
     return items if limit is None else sorted(items)[:limit]
 
 
-def _missing(stage: Stage, run: RunSettings, folder: Path) -> list[str]:
+def _missing(stage: Stage | GroupStage, run: RunSettings) -> list[str]:
     """Items that a run would do, sorted."""
-    items = sorted(_limited(stage.items, run.limit))
-    if run.overwrite or not (folder / MANIFEST_NAME).is_file():
-        return items
-    status = open_store(
-        folder, stage.schema, stage.settings
-    ).status()  # refuses other settings, as the run itself would
-    done = set(StoreReader(folder).ids)
-    if not run.retry_failed:
-        done |= {failure.id for failure in status.failures}
-    return [item for item in items if item not in done]
+    done = set() if run.overwrite else stage.finished(retry_failed=run.retry_failed)
+    return [item for item in sorted(_limited(stage.items, run.limit)) if item not in done]
 
 
-def _trial(stage: Stage, device: str, item_timeout: float) -> tuple[float, Status]:
+def _trial(stage: Stage | GroupStage, device: str, item_timeout: float) -> tuple[float, Status]:
     """Seconds an item, and the state of the store that was made for it."""
     finished: list[PartDone] = []
 
