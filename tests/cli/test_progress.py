@@ -34,11 +34,18 @@ def test_rate_and_remaining_time_are_of_late():
     assert tally.line() == "20 of 100 images, 2 images/s, 40 s left"
 
 
+def test_the_rate_forgets_what_was_long_ago():
+    tally = Tally("image")
+    for now, count in ((0, 0), (100, 10), (130, 100), (150, 160)):
+        tally.take(ItemsDone(count), now)
+    assert tally.rate() == pytest.approx(3)
+
+
 def test_a_part_that_starts_over_does_not_make_the_rate_negative():
     tally = Tally("image")
-    for now, count in ((0, 0), (10, 40), (20, 10), (30, 15)):
+    for now, count in ((0, 0), (10, 40), (20, 10), (30, 20)):
         tally.take(ItemsDone(count), now)
-    assert tally.rate() == pytest.approx(0.5)
+    assert tally.rate() == pytest.approx(1)
 
 
 def test_failures_are_shown_from_the_first_on():
