@@ -60,8 +60,7 @@ def test_every_strange_file_gives_the_frames_of_a_sequential_decode(healthy, bac
         try:
             frames, summary = decode(path, backend=backend)
         except ItemError as error:
-            assert "'pyav'" in str(error)
-            refused.add(name)
+            refused.add(name if "'pyav'" in str(error) else str(error))
             continue
         expected = sequential(path)
         assert len(frames) == len(expected) == summary.frames, name
@@ -69,6 +68,22 @@ def test_every_strange_file_gives_the_frames_of_a_sequential_decode(healthy, bac
         if backend == "pyav" or name != "odd-size":  # decord converts colours another way at odd widths
             assert all(np.array_equal(f.pixels, e) for f, e in zip(frames, expected, strict=True)), name
     assert refused == REFUSED.get(backend, set())
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("edit-list", "edit lists"),
+        ("open-gop", "open GOPs"),
+        ("av1", "codec"),
+        ("avi", "container"),
+        ("ts", "container"),
+    ],
+)
+def test_decord_is_not_asked_where_it_lies(healthy, name, why):
+    pytest.importorskip("decord")
+    with pytest.raises(ItemError, match=f"{why}.*'pyav'"):
+        decode(healthy[name], backend="decord")
 
 
 def test_every_frame_is_the_one_that_was_written_at_its_time(healthy):
@@ -168,8 +183,7 @@ def test_a_truncated_video_gives_what_is_left(tmp_path):
         path.write_bytes(data)
         try:
             frames, summary = decode(path)
-        except ItemError as error:
-            assert "cut.mp4" in str(error)
+        except ItemError:
             kept.append(0)
             continue
         assert summary.status == "partial"

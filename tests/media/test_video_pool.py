@@ -116,7 +116,7 @@ def test_a_process_that_died_while_idle_costs_no_video(plain, tmp_path):
         last_words(pool.decode(named(plain, tmp_path, "a"), [SMALL]))
         (pid,) = children()
         os.kill(pid, signal.SIGKILL)
-        assert wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         ends = last_words(pool.decode(named(plain, tmp_path, "b"), [SMALL]))
     assert isinstance(ends["b"], DecodeSummary)
 
@@ -218,6 +218,20 @@ def test_the_buffer_is_bounded_by_bytes():
         taken.append(number)
     thread.join()
     assert taken == list(range(10))
+
+
+def test_every_frame_counts_with_its_bytes(plain, tmp_path, monkeypatch):
+    sizes = []
+    put = Buffer.put
+
+    def recorded(self, item, size=0):
+        sizes.append((type(item[1]), size))
+        put(self, item, size)
+
+    monkeypatch.setattr(Buffer, "put", recorded)
+    with DecoderPool(buffer_bytes=1) as pool:
+        last_words(pool.decode(named(plain, tmp_path, "a"), [SMALL]))
+    assert Counter(sizes) == {(VideoInfo, 0): 1, (Frame, 48 * 32 * 3): 15, (DecodeSummary, 0): 1}
 
 
 def test_a_closed_buffer_wakes_its_producers():

@@ -21,6 +21,8 @@ from vlprep.media.video.wire import BLOCK_BYTES, BLOCKS, HEAD, Kind, parse_frame
 
 STARTUP_S = 120.0
 MAX_BODY = 1 << 24
+KINDS = frozenset(Kind)
+LAST_WORDS_BYTES = 2000
 
 Word = VideoInfo | Frame | DecodeSummary | ItemError
 """What is told of a video: what it is, then frames, at the end a summary; or at any time why it cannot be used."""
@@ -64,7 +66,7 @@ class DecoderProcess:
     @property
     def alive(self) -> bool:
         """Whether it could take a job. One that waits has nothing to say: what can be read now is its end."""
-        return not self._readable.poll(0)
+        return self._process.poll() is None and not self._readable.poll(0)
 
     def decode(self, path: Path, streams: Sequence[FrameStream], *, timeout: float) -> Iterator[Word]:
         """All that there is to tell of a video; the last word is a DecodeSummary or an ItemError.
@@ -126,7 +128,7 @@ class DecoderProcess:
 
     def _receive(self, timeout: float) -> tuple[Kind, memoryview]:
         kind, length = HEAD.unpack(self._read(HEAD.size, timeout))
-        if kind not in set(Kind) or length > MAX_BODY:
+        if kind not in KINDS or length > MAX_BODY:
             self.kill()
             raise LostProcessError(f"sent nonsense (a message {kind} of {length} bytes) and was killed")
         return Kind(kind), self._read(length, timeout)
@@ -147,7 +149,7 @@ class DecoderProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
         self.kill()
-        self._stderr.seek(0)
+        self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
         last_words = self._stderr.read().decode(errors="replace").strip().splitlines()[-1:]
         code = self._process.returncode
         return ": ".join([f"was ended by signal {-code}" if code < 0 else f"ended with code {code}", *last_words])
