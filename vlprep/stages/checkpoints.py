@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,8 @@ from vlprep.interop.bert_files import ExportedFiles, write_hugging_face, write_u
 from vlprep.pretrain.checkpoint import MODEL_NAME, STATE_NAME, TrainingState, checkpoints, read_model, read_state
 from vlprep.pretrain.models.config_file import read_model_config
 from vlprep.pretrain.models.single_stream import SingleStreamConfig
+from vlprep.pretrain.recipe import load_recipe
+from vlprep.pretrain.run_folder import RECIPE_NAME
 
 Format = Literal["hf", "uniter"]
 
@@ -27,6 +30,8 @@ class RunCheckpoint:
     steps: tuple[int, ...]
     """Of all checkpoints that the run has."""
     state: TrainingState
+    objectives: Mapping[str, float]
+    """With their weights."""
     model: SingleStreamConfig
     parameters: int
     """Numbers in the model, tied ones counted once."""
@@ -52,6 +57,7 @@ def open_checkpoint(path: Path) -> RunCheckpoint:
         checkpoint=checkpoint,
         steps=tuple(read_state(folder).step for folder in kept),
         state=read_state(checkpoint),
+        objectives={name: chosen.weight for name, chosen in load_recipe(str(run / RECIPE_NAME)).objectives.items()},
         model=model,
         parameters=sum(math.prod(shape) for shape in shapes),
         bytes=sum(file.stat().st_size for file in checkpoint.iterdir()),

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from vlprep.datasets import Dataset, Item, open_dataset
 from vlprep.errors import SettingsError
-from vlprep.shards import Status, StoreSettings, open_store
+from vlprep.shards import Status, StoreReader, StoreSettings, open_store
 from vlprep.shards.manifest import read_manifest
 from vlprep.shards.schema import text_schema
 from vlprep.text.tokenizer import Tokenizer, open_tokenizer
+from vlprep.text.word_vectors import Coverage, open_word_vectors, split_words, stop_words
 
 TOKENIZER_NAME = "tokenizer.json"
 PART_SIZE = 65_536
@@ -113,6 +114,15 @@ def collect_texts(dataset: Dataset) -> Iterator[Text]:
 def open_store_tokenizer(text_store: Path) -> Tokenizer:
     """The tokenizer that a text store was made with."""
     return open_tokenizer(str(text_store / TOKENIZER_NAME))
+
+
+def word_coverage(text_store: Path, vectors: Path) -> Coverage:
+    """How many of the store's words have vectors, by HowTo100M's rules: in the text's own case, without stop words.
+
+    Raises `SettingsError` where `vectors` is no file of word vectors.
+    """
+    texts = StoreReader(text_store).columns(["text"]).column("text")
+    return open_word_vectors(vectors).coverage(split_words(text.as_py(), without=stop_words()) for text in texts)
 
 
 def _trained_before(store_folder: Path, choice: str) -> Tokenizer | None:

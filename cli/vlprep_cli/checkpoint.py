@@ -1,0 +1,90 @@
+"""`vlprep checkpoint`: what a pretraining run has left, and its weights for other people's code."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vlprep_cli.options import common_options, json_option
+from vlprep_cli.output import bytes_text, counted, print_facts, print_json
+
+if TYPE_CHECKING:
+    from vlprep.stages.checkpoints import Format, RunCheckpoint
+
+_run_argument = click.argument("run", type=click.Path(path_type=Path))
+
+
+@click.group()
+def checkpoint() -> None:
+    """Look at a run's checkpoints, export its weights.
+
+    RUN is a run's folder, for its newest checkpoint, or one of its checkpoints, such as
+    coco/vlprep/runs/uniter-small/checkpoints/step-00002000.
+    """
+
+
+@checkpoint.command()
+@_run_argument
+@json_option
+@common_options
+def info(run: Path, as_json: bool) -> None:
+    """How far a checkpoint is, and what its model consists of. No weights are read."""
+    from vlprep.stages.checkpoints import open_checkpoint
+
+    found = open_checkpoint(run)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print_facts(_facts(found))
+
+
+def _facts(found: RunCheckpoint) -> list[tuple[str, str]]:
+    model, sizes, state = found.model, found.model.encoder, found.state
+    inputs = {
+        "text pieces": model.vocabulary,
+        "numbers a region": model.region_dim,
+        "region classes": model.region_classes,
+        "visual tokens": model.visual_vocabulary,
+    }
+    skipped = f", {counted(state.skipped, 'step')} skipped" if state.skipped else ""
+    return [
+        ("run", str(found.run)),
+        ("objectives", " + ".join(f"{name}:{weight:g}" for name, weight in found.objectives.items())),
+        ("checkpoint", f"{found.checkpoint.name} ({bytes_text(found.bytes)})"),
+        ("seen", f"{counted(state.samples, 'sample')}, {counted(state.tokens, 'token')}{skipped}"),
+        ("kept", f"steps {', '.join(f'{step:,}' for step in found.steps)}"),
+        ("encoder", f"{sizes.layers} layers, {sizes.hidden} wide, {sizes.heads} heads"),
+        ("inputs", ", ".join(f"{size:,} {name}" for name, size in inputs.items() if size)),
+        ("size", counted(found.parameters, "parameter")),
+    ]
+
+
+@checkpoint.command()
+@_run_argument
+@click.option("--to", "form", type=click.Choice(["hf", "uniter"]), required=True, help="Whose format.")
+@click.option("--out", type=click.Path(path_type=Path), help="The folder to write into.  [default: RUN/hf, RUN/uniter]")
+@json_option
+@common_options
+def export(run: Path, form: Format, out: Path | None, as_json: bool) -> None:
+    """Write a run's weights for other people's code.
+
+    \b
+    hf      config.json and model.safetensors, for transformers' BertModel,
+            BertForMaskedLM and BertForPreTraining: the text side only
+    uniter  uniter.pt with the names of UNITER's own code, for models of regions
+    """
+    from vlprep.stages.checkpoints import export_checkpoint
+
+    exported = export_checkpoint(run, form, out)
+    if as_json:
+        print_json(asdict(exported))
+        return
+    for file in exported.files:
+        click.echo(f"{file}  {bytes_text(file.stat().st_size)}")
+    if exported.left_out:
+        click.echo(f"left out, having no name there: {counted(len(exported.left_out), 'tensor')}")
+        for name in exported.left_out:
+            click.echo(f"  {name}")

@@ -1,0 +1,74 @@
+"""`vlprep import`: features that others have published, as stores."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vlprep_cli.options import common_options, json_option
+from vlprep_cli.output import print_json
+from vlprep_cli.stage import EXIT_FAILURES, print_report, watched
+
+if TYPE_CHECKING:
+    from vlprep.shards.schema import StoreType
+
+
+@click.group("import")
+def import_() -> None:
+    """Features that others have published, as stores.
+
+    A store made here is used like one that `vlprep extract-regions` has made.
+    """
+
+
+_LXMERT_EPILOG = """\b
+Rows are joined with the images of DATASET by path, file name, name without suffix or COCO's image id; those without an
+image there are kept under the id that the file gives them. The file has one class and its probability a region, and no
+distribution: the objectives mlm, itm, mrfr and mrc can be trained from it, mrc-kl cannot. Attributes are not kept.
+Several TSVs (train, val) have no header and become one with cat.
+
+\b
+Example:
+  vlprep import lxmert-tsv coco train2014_obj36.tsv
+"""
+
+
+@import_.command("lxmert-tsv", epilog=_LXMERT_EPILOG)
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--store-dtype", type=click.Choice(["float16", "float32"]), default="float16", help="Of the features.")
+@click.option("--overwrite", is_flag=True, help="Begin the store anew.")
+@click.option("--out", type=click.Path(path_type=Path), help="The store's folder.  [default: DATASET/vlprep/regions]")
+@json_option
+@common_options
+@click.pass_context
+def lxmert_tsv(
+    ctx: click.Context,
+    /,
+    dataset: Path,
+    file: Path,
+    store_dtype: StoreType,
+    overwrite: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Region features of FILE, a TSV with LXMERT's ten columns, for the images in the folder DATASET.
+
+    Writes Arrow files into DATASET/vlprep/regions; the same command resumes what was stopped. Lines that cannot be
+    used are recorded with their number and the reason, and the exit code is then 3.
+    """
+    from vlprep.stages.import_regions import import_lxmert_tsv
+
+    with watched(ctx, "image") as on_event:
+        report = import_lxmert_tsv(
+            dataset, file, store_dtype=store_dtype, out=out, overwrite=overwrite, on_event=on_event
+        )
+    if as_json:
+        print_json(asdict(report))
+    else:
+        print_report(report, "image")
+    if report.status.failed:
+        ctx.exit(EXIT_FAILURES)

@@ -1,0 +1,93 @@
+"""`vlprep tokenize`: captions and narration into a text store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vlprep_cli.options import common_options, json_option
+from vlprep_cli.output import bytes_text, counted, failure_lines, print_facts, print_json
+from vlprep_cli.stage import EXIT_FAILURES
+
+if TYPE_CHECKING:
+    from vlprep.text.word_vectors import Coverage
+
+_EPILOG = """\b
+Tokenizers (--tokenizer):
+  train:8000         WordPiece of that size, trained on the dataset's own texts; nothing is downloaded
+  bert-base-uncased  or another name on the Hub, from its cache if it is there
+  FILE               a tokenizer.json, or BERT's vocab.txt
+
+\b
+Examples:
+  vlprep tokenize coco --tokenizer bert-base-uncased
+  vlprep tokenize howto100m --word-vectors GoogleNews-vectors-negative300.bin
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--tokenizer", default="train:8000", help="A name, a file, or train:SIZE.")
+@click.option(
+    "--word-vectors",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also say how many words these vectors lack.",
+)
+@click.option("--overwrite", is_flag=True, help="Begin the store anew.")
+@click.option("--out", type=click.Path(path_type=Path), help="The store's folder.  [default: DATASET/vlprep/text]")
+@json_option
+@common_options
+@click.pass_context
+def tokenize(
+    ctx: click.Context,
+    /,
+    dataset: Path,
+    tokenizer: str,
+    word_vectors: Path | None,
+    overwrite: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Captions and narration of the folder DATASET as piece ids.
+
+    Writes Arrow files and tokenizer.json into DATASET/vlprep/text. Texts that were added to the folder since are added
+    to the store by the same command, with the store's own tokenizer.
+    """
+    from vlprep.stages.tokenize_text import tokenize_text, word_coverage
+
+    report = tokenize_text(dataset, tokenizer, out=out, overwrite=overwrite)
+    coverage = word_coverage(report.folder, word_vectors) if word_vectors else None
+    status = report.status
+    if as_json:
+        print_json({**asdict(report), "word_vectors": coverage and _coverage_facts(coverage)})
+    else:
+        facts = [
+            ("store", str(report.folder)),
+            ("texts", f"{status.rows:,} of {status.planned:,} done, {status.failed:,} failed"),
+            ("tokenizer", f"{tokenizer}, {counted(report.vocabulary, 'piece')}"),
+            ("this run", counted(report.pieces, "piece")),
+            ("size", bytes_text(status.bytes)),
+        ]
+        print_facts([*facts, *(_coverage_lines(coverage) if coverage else [])])
+        for line in failure_lines(status.failures):
+            click.echo(line)
+    if status.failed:
+        ctx.exit(EXIT_FAILURES)
+
+
+def _coverage_facts(coverage: Coverage) -> dict[str, object]:
+    """JSON-ready, with the rate."""
+    return {**asdict(coverage), "unknown_rate": coverage.unknown_rate}
+
+
+def _coverage_lines(coverage: Coverage) -> list[tuple[str, str]]:
+    unknown = f"{coverage.unknown:,} of {counted(coverage.words, 'word')} ({100 * coverage.unknown_rate:.1f} %)"
+    missed = ", ".join(f"{word} {count:,}" for word, count in coverage.most_missed)
+    return [
+        ("no vector", f"{unknown}; stop words not counted" + (f": {missed}" if missed else "")),
+        ("silent", f"{coverage.silent:,} of {counted(coverage.texts, 'text')} have no word with a vector"),
+    ]
