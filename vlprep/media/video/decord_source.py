@@ -29,7 +29,7 @@ CODECS = ("h264", "hevc", "vp8", "vp9")
 @contextmanager
 def open_decord(path: Path, tally: Tally) -> Iterator[RgbSource]:
     """Open a file that decord reads correctly. Raises ItemError for any other."""
-    table = read_packets(path)
+    table = read_packets(path, tally)
     if why := _known_to_lie(table):
         raise ItemError(f"{path}: decord gives wrong frames or none for {why}; {USE_PYAV}")
     try:

@@ -19,9 +19,11 @@ from vlprep.media.video.backends import DEFAULT_BACKEND, require_backend
 from vlprep.media.video.base import Frame, FrameStream
 from vlprep.media.video.buffer import Buffer, BufferClosedError
 from vlprep.media.video.process import DecoderProcess, LostProcessError, Word
+from vlprep.media.video.turns import Turns
 
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_BUFFER_BYTES = 256 << 20
+DEFAULT_LEAD = 32
 
 Event = tuple[str, Word]
 """The name of a video and a word about it."""
@@ -54,6 +56,7 @@ class DecoderPool:
         self._busy: set[DecoderProcess] = set()
         self._threads: list[threading.Thread] = []
         self._buffer: Buffer[Event] | None = None
+        self._turns: Turns | None = None
 
     def __enter__(self) -> DecoderPool:
         return self
@@ -69,18 +72,22 @@ class DecoderPool:
         while self._idle:
             self._idle.pop().close()
 
-    def decode(self, videos: Sequence[tuple[str, Path]], streams: Sequence[FrameStream]) -> Iterator[Event]:
+    def decode(
+        self, videos: Sequence[tuple[str, Path]], streams: Sequence[FrameStream], *, lead: int = DEFAULT_LEAD
+    ) -> Iterator[Event]:
         """Decode each video (name, path) once for all `streams`, and tell of it as it goes; several videos interleave.
 
         Of each video: a VideoInfo if it can be opened, then Frames (each stream's in order of time), and as the last
         word a DecodeSummary or, perhaps after frames, an ItemError. Leaving the iterator early kills what is being
-        decoded. Raises VlprepError where decoding processes cannot be started at all.
+        decoded. None is begun that is `lead` or more places after one that is unfinished. Raises VlprepError where
+        decoding processes cannot be started at all.
         """
         if self._threads:
             raise RuntimeError("this pool is decoding already; finish or close that iterator first")
         workers = min(self._processes, len(videos))
         self._buffer = Buffer(self._buffer_bytes, producers=workers)
-        arguments = (iter(list(videos)), tuple(streams), self._buffer)
+        self._turns = Turns(videos, lead)
+        arguments = (self._turns, tuple(streams), self._buffer)
         self._threads = [threading.Thread(target=self._produce, args=arguments, daemon=True) for _ in range(workers)]
         for thread in self._threads:
             thread.start()
@@ -90,17 +97,17 @@ class DecoderPool:
             self._stop()
 
     def _stop(self) -> None:
-        if self._buffer is not None:
+        if self._buffer is not None and self._turns is not None:
             self._buffer.close()
-        for process in tuple(self._busy):
-            process.kill()
+            self._turns.close()
         for thread in self._threads:
-            thread.join()
+            while thread.is_alive():
+                for process in tuple(self._busy):  # again each time: one may have been starting
+                    process.kill()
+                thread.join(0.1)
         self._threads = []
 
-    def _produce(
-        self, videos: Iterator[tuple[str, Path]], streams: tuple[FrameStream, ...], buffer: Buffer[Event]
-    ) -> None:
+    def _produce(self, videos: Turns, streams: tuple[FrameStream, ...], buffer: Buffer[Event]) -> None:
         failure: VlprepError | None = VlprepError("a decoding thread ended unexpectedly; this is a bug in vlprep")
         try:
             for video, path in videos:

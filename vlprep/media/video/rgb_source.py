@@ -39,7 +39,7 @@ class PacketTable:
     """Why the packets cannot be trusted."""
 
 
-def read_packets(path: Path) -> PacketTable:
+def read_packets(path: Path, tally: Tally) -> PacketTable:
     """Read a file from start to end without decoding it. Raises ItemError where it is not a video."""
     stamps: list[tuple[int, int]] = []
     hidden, open_gop, damage, key_pts = 0, False, None, None
@@ -47,6 +47,7 @@ def read_packets(path: Path) -> PacketTable:
         stream = video_stream(path, container)
         try:
             for packet in container.demux(stream):
+                tally.beat()
                 if packet.size == 0:
                     continue
                 if packet.pts is None or packet.is_corrupt:

@@ -31,7 +31,7 @@ CONTAINERS = ("mov", "matroska", "flv")
 @contextmanager
 def open_torchcodec(path: Path, tally: Tally) -> Iterator[RgbSource]:
     """Open a file that torchcodec reads correctly. Raises ItemError for any other."""
-    table = read_packets(path)
+    table = read_packets(path, tally)
     if table.damage:
         raise ItemError(f"{path}: torchcodec stops at damage ({table.damage}); {USE_PYAV}")
     if table.container.split(",")[0] not in CONTAINERS:
