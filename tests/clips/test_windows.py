@@ -1,4 +1,4 @@
-"""Cutting streams of frames into clips, and clips into batches."""
+"""Cutting streams of frames into clips."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from clips.golden_case import stream_of
 
-from vlprep.clips.batches import in_batches
 from vlprep.clips.presets import preset
 from vlprep.clips.spec import ClipSpec, override
 from vlprep.clips.windows import Clip, cut
@@ -94,28 +93,3 @@ def test_frames_are_taken_only_as_clips_need_them(stride: int) -> None:
     for number in range(50):
         next(clips)
         assert given + 1 <= 4 + number * stride + 1
-
-
-def test_batches_hold_clips_of_one_shape_from_several_videos() -> None:
-    shapes = {"a": (1, 2, 2, 3), "b": (1, 2, 4, 3)}
-    clips = [(f"{video}{n}", np.full(shapes[video], n, np.uint8)) for n in range(5) for video in "ab"]
-    batches = list(in_batches(clips, 4))
-    assert [owners for owners, _ in batches] == [["a0", "a1", "a2", "a3"], ["b0", "b1", "b2", "b3"], ["a4"], ["b4"]]
-    for owners, clips_NTHW3 in batches:
-        assert clips_NTHW3.shape == (len(owners), *shapes[owners[0][0]])
-        assert clips_NTHW3[:, 0, 0, 0, 0].tolist() == [int(owner[1:]) for owner in owners]
-
-
-def test_odd_shapes_do_not_pile_up() -> None:
-    waiting: list[int] = []
-
-    def clips() -> Iterator[tuple[int, np.ndarray]]:
-        for n in range(100):
-            waiting.append(n)
-            yield n, np.zeros((1, 2, 2 + n % 37, 3), np.uint8)
-
-    taken = []
-    for owners, _ in in_batches(clips(), 4, most_waiting=6):
-        taken += owners
-        assert len(waiting) - len(taken) < 6
-    assert sorted(taken) == waiting

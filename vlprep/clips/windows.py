@@ -26,34 +26,46 @@ class Clip:
     """Seconds; of the last real frame, where the rest of the clip is filled up."""
 
 
-def cut(frames: Iterable[Frame], spec: ClipSpec) -> Iterator[Clip]:
-    """Cut one stream's frames into clips by `clip_frames`, `stride`, `pick` and `tail`.
+class Cutter:
+    """Cuts one stream's frames into clips by `clip_frames`, `stride`, `pick` and `tail`, as they come.
 
     Frame n of the stream stands for the time from n / fps to (n + 1) / fps. Frames left at the end that no clip has
     covered make one more clip, filled up by the tail rule or dropped. No more than one clip's frames are held.
-
-    Args:
-        frames: Of one stream asked for by `spec.frame_stream()`, in order, numbers without gaps.
-        spec: The recipe.
-
-    Returns:
-        Clips in order of time; none for a stream without frames, or too short for one under `tail="drop"`.
     """
-    window: list[Frame] = []
-    uncovered = to_skip = 0
-    for frame in frames:
-        if to_skip:
-            to_skip -= 1
-            continue
-        window.append(frame)
-        uncovered += 1
-        if len(window) == spec.clip_frames:
-            yield _clip(window, spec)
-            to_skip = max(0, spec.step - spec.clip_frames)
-            del window[: spec.step]
-            uncovered = 0
-    if uncovered and spec.tail != "drop":
-        yield _clip(window, spec)
+
+    def __init__(self, spec: ClipSpec) -> None:
+        self._spec = spec
+        self._window: list[Frame] = []
+        self._uncovered = self._to_skip = 0
+
+    def add(self, frame: Frame) -> Clip | None:
+        """Take the next frame of a stream asked for by `spec.frame_stream()`; returns the clip that it completes."""
+        if self._to_skip:
+            self._to_skip -= 1
+            return None
+        self._window.append(frame)
+        self._uncovered += 1
+        if len(self._window) < self._spec.clip_frames:
+            return None
+        clip = _clip(self._window, self._spec)
+        self._to_skip = max(0, self._spec.step - self._spec.clip_frames)
+        del self._window[: self._spec.step]
+        self._uncovered = 0
+        return clip
+
+    def end(self) -> Clip | None:
+        """The clip of the frames that are left, if there is to be one."""
+        return _clip(self._window, self._spec) if self._uncovered and self._spec.tail != "drop" else None
+
+
+def cut(frames: Iterable[Frame], spec: ClipSpec) -> Iterator[Clip]:
+    """The clips of a whole stream, see `Cutter`, in order of time; none for a stream without frames, or too short for
+    one under `tail="drop"`."""
+    cutter = Cutter(spec)
+    clips = (cutter.add(frame) for frame in frames)
+    yield from (clip for clip in clips if clip)
+    if last := cutter.end():
+        yield last
 
 
 def _clip(window: list[Frame], spec: ClipSpec) -> Clip:
