@@ -24,10 +24,11 @@ def import_() -> None:
     """
 
 
-_LXMERT_EPILOG = """\b
+_LXMERT_EPILOG = """
 Rows are joined with the images of DATASET by path, file name, name without suffix or COCO's image id; those without an
 image there are kept under the id that the file gives them. The file has one class and its probability a region, and no
 distribution: the objectives mlm, itm, mrfr and mrc can be trained from it, mrc-kl cannot. Attributes are not kept.
+
 Several TSVs (train, val) have no header and become one with cat.
 
 \b

@@ -14,13 +14,19 @@ from PIL import Image
 from vlprep.datasets.items import Item, image_source_id
 from vlprep.errors import SettingsError
 from vlprep.interop.lxmert_tsv import Line, index_file
+from vlprep.pretrain.batching import BatchSettings
 from vlprep.pretrain.corpus import Corpus, DatasetStores, Mixture
+from vlprep.pretrain.loader import Stream
+from vlprep.pretrain.masking import TextVocabulary
+from vlprep.pretrain.objectives.regions import RegionDistributions
+from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.places import CorpusSettings
 from vlprep.shards import StoreReader
 from vlprep.shards.verify import verify
 from vlprep.stages.import_regions import import_lxmert_tsv, plan_rows
 from vlprep.stages.tokenize_text import tokenize_text
 
+RULE = SequenceRule(words=TextVocabulary(size=60, pad=0, cls=2, sep=3, mask=4, first_word=5))
 COCO = "train2014/COCO_train2014_000000132417.jpg"
 
 
@@ -109,6 +115,8 @@ def test_what_can_be_trained_from_it(folder) -> None:
     assert len(mixture) == 3
     assert len(mixture.usable_for(frozenset({"text", "regions"}))) == 3  # mlm, itm, mrfr, mrc
     assert len(mixture.usable_for(frozenset({"text", "regions", "class_probs"}))) == 0  # mrc-kl
+    with pytest.raises(SettingsError, match="mrc-kl needs class_probs.* mrc needs"):
+        Stream(mixture, np.empty(0, np.int64), RegionDistributions(rule=RULE), BatchSettings(), 0, 1)
     sample, reader = mixture.sample(0).regions, StoreReader(store)
     assert (sample.class_probs_RK, sample.background_R) == (None, None)
     assert sample.object_ids_R.tolist() == reader[reader.index("b.png")]["object_ids"].tolist()

@@ -134,5 +134,6 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _parts(names: tuple[str, ...]) -> str:
-    """The modules that the names lie in, to two levels."""
-    return ", ".join(sorted({".".join(name.split(".")[:2]) for name in names}))
+    """The modules that the names lie in: `bert.img_embeddings`, `itm_output`."""
+    levels = {name: 2 if name.startswith(("bert.", "cls.")) else 1 for name in names}
+    return ", ".join(sorted({".".join(name.split(".")[: levels[name]]) for name in names}))

@@ -21,6 +21,12 @@ VALIDATION_EPOCH = 2**32 - 1
 """The epoch that validation's masks and batches belong to: always the same ones."""
 
 
+_ABOUT_CLASS_PROBS = (
+    "; class_probs are distributions over all classes, which extract-regions stores with --soft-labels full."
+    " mrc needs the most probable class only"
+)
+
+
 class Stream:
     """The micro-batches of one objective over some samples."""
 
@@ -28,8 +34,10 @@ class Stream:
         self, corpus: Mixture, samples: Ints, objective: Objective, settings: BatchSettings, seed: int, group_size: int
     ) -> None:
         if not len(samples):
+            needs = objective.needs()
+            hint = _ABOUT_CLASS_PROBS if "class_probs" in needs else ""
             raise SettingsError(
-                f"objective {objective.name} needs {', '.join(sorted(objective.needs()))}, and no sample has that"
+                f"objective {objective.name} needs {', '.join(sorted(needs))}, and no sample has that{hint}"
             )
         self.corpus, self.samples, self.objective, self.seed = corpus, samples, objective, seed
         self.batches = Batches(corpus.lengths()[samples], settings, seed=seed, group_size=group_size)

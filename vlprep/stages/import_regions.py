@@ -31,7 +31,9 @@ from vlprep.errors import ItemError
 from vlprep.interop.lxmert_tsv import ImageRegions, Line, feature_size, index_file, read_row
 from vlprep.shards import Store, StoreSettings
 from vlprep.shards.schema import StoreType, regions_schema
+from vlprep.stages.flow import Stopwatch
 from vlprep.stages.run import OnStageEvent, RunSettings, Stage, StageReport, run_stage
+from vlprep.stages.sink import Sink
 
 log = logging.getLogger(__name__)
 
@@ -149,24 +151,22 @@ class ImportWorker:
 
     def run(self, job: Job, beat: Beat) -> PartDone:
         """Import the rows of the part and commit it."""
-        began = time.monotonic()
+        began, watch = time.monotonic(), Stopwatch()
         items = [item for item in self._store.part_items(job.part) if job.only is None or item in job.only]
-        failures = 0
         with ExitStack() as stack:
             file = stack.enter_context(self._file.open("rb"))
-            writer = stack.enter_context(self._store.write_part(job.part)) if job.only is None else None
+            writers = {"regions": stack.enter_context(self._store.write_part(job.part))} if job.only is None else {}
+            sink = Sink(writers, beat, watch)
             for item in items:
                 beat.begin(item)
                 try:
-                    row = self._row(file, item, job.poison)
-                    if writer is not None:
-                        writer.add(item, row)
+                    with watch.time("decode"):
+                        row = self._row(file, item, job.poison)
                 except ItemError as error:
-                    failures += 1
-                    if writer is not None:
-                        writer.fail(item, error)
-                beat.done(item)
-        return PartDone(job.part, len(items) - failures, failures, time.monotonic() - began)
+                    sink.fail(item, error)
+                else:
+                    sink.add(item, {"regions": row})
+        return PartDone(job.part, sink.rows, sink.failures, time.monotonic() - began, watch.seconds)
 
     def _row(self, file: BinaryIO, item: str, poison: Mapping[str, str]) -> dict[str, Any]:
         if item in poison:
