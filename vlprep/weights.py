@@ -162,7 +162,7 @@ def _as_tensor(value: Any) -> Tensor | None:
     if isinstance(value, torch.Tensor):
         return value.detach()
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        return torch.from_numpy(np.array(value))  # a copy, since a pickle's arrays may be read-only
+        return torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))  # a copy: a pickle's may be read-only
     return None
 
 

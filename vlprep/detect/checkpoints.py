@@ -72,10 +72,11 @@ def load_checkpoint(network: RegionNetwork, arrays: Mapping[str, Tensor], spec: 
     else:
         log.info("%s: no anchors in the file, made by the %s convention", label, spec.anchors.convention)
         state["rpn.anchors_A4"] = network.rpn.anchors_A4
+    _check_layout(state, spec, label)
     if spec.rpn_logits == 2:
         _merge_logits(state, len(spec.anchors))
     if spec.background_first:
-        _background_last(state, spec)
+        _background_last(state)
     if spec.preactivation:
         _shift_norms(state)
     layout = "background first" if spec.background_first else "background last"
@@ -95,21 +96,35 @@ def _renamed(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
+def _check_layout(state: Mapping[str, Tensor], spec: RegionSpec, label: str) -> None:
+    """Refuse a sister family's file, whose arrays have the same names but other columns in other orders."""
+    logits = spec.rpn_logits * len(spec.anchors)
+    boxes = 4 * (spec.classes + int(spec.background_first))
+    for name, rows, what in (
+        ("rpn.objectness.bias", logits, "objectness logits"),
+        ("predictor.bbox_pred.bias", boxes, "box deltas"),
+    ):
+        if name in state and len(state[name]) != rows:
+            raise SettingsError(
+                f"{label}: not a checkpoint of --detector {spec.name}: {len(state[name])} {what}, not {rows};"
+                " a sister family may fit (`vlprep detectors` lists them)"
+            )
+
+
 def _merge_logits(state: dict[str, Tensor], anchors: int) -> None:
     """Background and foreground logits of each anchor to their difference: softmax of two is its sigmoid."""
     for name in ("rpn.objectness.weight", "rpn.objectness.bias"):
-        array = state.get(name)
-        if array is not None and len(array) == 2 * anchors:
-            state[name] = array[anchors:] - array[:anchors]
+        if name in state:
+            state[name] = state[name][anchors:] - state[name][:anchors]
 
 
-def _background_last(state: dict[str, Tensor], spec: RegionSpec) -> None:
+def _background_last(state: dict[str, Tensor]) -> None:
     """Move each first row (background, "none") to the end; deltas of the background are dropped."""
     for name in (f"predictor.{rows}" for rows in _BACKGROUND_ROWS):
         if name in state:
             state[name] = state[name].roll(-1, dims=0)
     for name in ("predictor.bbox_pred.weight", "predictor.bbox_pred.bias"):
-        if name in state and len(state[name]) == 4 * (spec.classes + 1):
+        if name in state:
             state[name] = state[name][4:]
 
 

@@ -5,9 +5,9 @@ Shape suffixes: B images of one shape, R regions of an image, K classes, D featu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,10 +24,25 @@ from vlprep.detect.network import Predictions, RegionNetwork
 from vlprep.detect.proposals import propose
 from vlprep.detect.resize import resize
 from vlprep.detect.spec import RegionSpec
+from vlprep.errors import ItemError
 from vlprep.weights import WeightsRecord
 
 _CHUNK = {"cpu": 16, "cuda": 256}
 """Regions through the head at once: what fits a CPU's cache, what fills a GPU."""
+_LEAST_SIDE = 4
+"""Of the network's input, in pixels: the stem needs as many."""
+
+
+class _Located(NamedTuple):
+    """One image before the region head."""
+
+    map_Chw: Tensor
+    boxes_R4: Tensor
+    """Network pixels: what regions are pooled from."""
+    proposals_R4: Tensor
+    """The same in original pixels."""
+    objectness_R: Tensor
+    """Logits; 0 for given boxes."""
 
 
 class RegionDetector:
@@ -77,9 +92,15 @@ class RegionDetector:
         return {**asdict(self.spec), "precision": self._precision}
 
     def prepare(self, image_HW3: NDArray[np.uint8]) -> PreparedImage:
-        """From RGB pixels to the network's input, by the family's own resizer."""
-        resized = resize(image_HW3, self.spec)
+        """From RGB pixels to the network's input, by the family's own resizer.
+
+        Raises:
+            ItemError: The picture is so elongated that nothing would be left of its short side.
+        """
         height, width = image_HW3.shape[:2]
+        resized = resize(image_HW3, self.spec)
+        if min(resized.pixels_3hw.shape[1:]) < _LEAST_SIDE:
+            raise ItemError(f"a picture of {width} by {height} pixels is too narrow for --detector {self.name}")
         return PreparedImage(resized.pixels_3hw, height, width, resized.scale_xy)
 
     def detect(
@@ -93,50 +114,55 @@ class RegionDetector:
         """
         given = given or [None] * len(images)
         with exact():
-            maps: list[Tensor] = [torch.empty(0)] * len(images)
-            boxes, objectness = list(maps), list(maps)
+            located: dict[int, _Located] = {}
             for rows in _by_shape(images):
-                map_BChw = self._backbone([images[row] for row in rows])
-                logits_BN, deltas_BN4 = self._network.rpn(map_BChw)
-                anchors_N4 = map_anchors(self._anchors_A4, *map_BChw.shape[2:])
-                for place, row in enumerate(rows):
-                    image, boxes_n4 = images[row], given[row]
-                    maps[row] = map_BChw[place]
-                    if boxes_n4 is None:
-                        boxes[row], objectness[row] = propose(
-                            logits_BN[place], deltas_BN4[place], anchors_N4, self.spec, _size(image), image.scale_xy
-                        )
-                    else:
-                        boxes[row] = torch.from_numpy(boxes_n4).to(self._device) * self._factors(image)
-                        objectness[row] = boxes[row].new_zeros(len(boxes_n4))
-            features = stream(self._head, maps, boxes)
-            return [self._regions(*of_image) for of_image in zip(images, boxes, objectness, features, strict=True)]
+                group = self._locate([images[row] for row in rows], [given[row] for row in rows])
+                located.update(zip(rows, group, strict=True))
+            in_order = [located[row] for row in range(len(images))]
+            features = stream(self._head, [of.map_Chw for of in in_order], [of.boxes_R4 for of in in_order])
+            return [self._regions(*of_image) for of_image in zip(images, in_order, features, strict=True)]
+
+    def _locate(
+        self, images: Sequence[PreparedImage], given: Sequence[NDArray[np.float32] | None]
+    ) -> Iterator[_Located]:
+        """Maps and boxes of images of one shape."""
+        map_BChw = self._backbone(images)
+        anchors_N4 = map_anchors(self._anchors_A4, *map_BChw.shape[2:])
+        if any(boxes_R4 is None for boxes_R4 in given):
+            logits_BN, deltas_BN4 = self._network.rpn(map_BChw)
+        for row, (image, boxes) in enumerate(zip(images, given, strict=True)):
+            factors = torch.tensor(image.scale_xy * 2, device=self._device)
+            if boxes is not None:
+                proposals_R4 = torch.tensor(boxes, device=self._device)
+                yield _Located(map_BChw[row], proposals_R4 * factors, proposals_R4, proposals_R4.new_zeros(len(boxes)))
+            else:
+                boxes_R4, objectness_R = propose(
+                    logits_BN[row], deltas_BN4[row], anchors_N4, self.spec, _size(image), image.scale_xy
+                )
+                proposals_R4 = clip(boxes_R4 / factors, image.height, image.width, plus_one=False)
+                yield _Located(map_BChw[row], boxes_R4, proposals_R4, objectness_R)
 
     def _backbone(self, images: Sequence[PreparedImage]) -> Tensor:
         pixels_B3hw = torch.stack([image.pixels for image in images]).to(self._device, self._dtype)
         map_BChw: Tensor = self._network.backbone(pixels_B3hw.contiguous(memory_format=torch.channels_last))
         return map_BChw
 
-    def _regions(self, image: PreparedImage, boxes_R4: Tensor, objectness_R: Tensor, features_RD: Tensor) -> Regions:
+    def _regions(self, image: PreparedImage, located: _Located, features_RD: Tensor) -> Regions:
         predictions: Predictions = self._network.predictor(features_RD)
-        proposals_R4 = boxes_R4 / self._factors(image)
         # Decoded in original pixels: Caffe's + 1 is one of those, and without it scale does not matter.
         regressed_R4 = decode(
-            proposals_R4, predictions.deltas_R4, weights=self.spec.box_weights, plus_one=self.spec.plus_one
+            located.proposals_R4, predictions.deltas_R4, weights=self.spec.box_weights, plus_one=self.spec.plus_one
         )
         attributes = predictions.attribute_probs_RA
         return Regions(
-            proposals_R4=proposals_R4,
-            objectness_R=objectness_R,
+            proposals_R4=located.proposals_R4,
+            objectness_R=located.objectness_R,
             features_RD=features_RD,
             class_probs_RK=predictions.class_probs_RK[:, :-1],
             background_R=predictions.class_probs_RK[:, -1],
             regressed_R4=clip(regressed_R4, *_covered(image), plus_one=self.spec.plus_one),
             attribute_probs_RA=None if attributes is None else attributes[:, : self.spec.attributes],
         )
-
-    def _factors(self, image: PreparedImage) -> Tensor:
-        return torch.tensor(image.scale_xy * 2, device=self._device)
 
 
 def _size(image: PreparedImage) -> tuple[int, int]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vlprep.detect.base import Detector
 from vlprep.errors import SettingsError
+
+if TYPE_CHECKING:  # a listing of names needs no torch
+    from vlprep.detect.base import Detector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,9 +132,10 @@ class MatmulHead:
             torch.maximum(hidden_MC, block.floor_C, out=hidden_MC)
             stream_MD.addmm_(hidden_MC, block.exit_CD)
             torch.maximum(stream_MD, block.stream_floor_D, out=stream_MD)
+        stream_MD.sub_(self._blocks[-1].stream_floor_D)  # before the mean, so that what is 0 everywhere stays exactly 0
         # The outer sum first: it runs along memory, several times as fast as one sum over both axes.
         grids_R4D = stream_MD.view(_SIDE**2, -1, _PHASES**2, stream_MD.shape[1]).sum(dim=0)
-        return grids_R4D.sum(dim=1) / (_SIDE * _PHASES) ** 2 - self._blocks[-1].stream_floor_D
+        return grids_R4D.sum(dim=1) / (_SIDE * _PHASES) ** 2
 
     def _convolved(self, hidden_MC: Tensor, filter_FCC: Tensor) -> Tensor:
         """The 3×3 convolution without its bias."""

@@ -152,7 +152,7 @@ def rank_parallel_nms(scores_RK: Tensor, overlaps_RR: Tensor) -> Tensor:
 def _packed(flags_RR: Tensor) -> Tensor:
     """Rows of flags to words of bits, (R, W) int64: an eighth of the memory that a step of the NMS has to touch."""
     words = -(-flags_RR.shape[1] // _WORD)
-    padded = F.pad(flags_RR, (0, words * _WORD - flags_RR.shape[1])).view(-1, words, _WORD)
+    padded = F.pad(flags_RR, (0, words * _WORD - flags_RR.shape[1])).view(len(flags_RR), words, _WORD)
     return (padded.long() << torch.arange(_WORD, device=flags_RR.device)).sum(dim=2)
 
 
