@@ -28,6 +28,10 @@ _COMMANDS = {
     "extract-regions": LazyCommand(
         "vlprep_cli.extract:extract_regions", "Boxes, features and soft labels of a folder of images."
     ),
+    "import": LazyCommand("vlprep_cli.import_:import_", "Published features as a store."),
+    "tokenize": LazyCommand("vlprep_cli.tokenize:tokenize", "Captions and narration as piece ids."),
+    "pretrain": LazyCommand("vlprep_cli.pretrain:pretrain", "Train a model on the stores of one or more datasets."),
+    "checkpoint": LazyCommand("vlprep_cli.checkpoint:checkpoint", "Look at a run's checkpoints, export its weights."),
     "show": LazyCommand("vlprep_cli.show:show", "Draw one image with its regions, and list them."),
     "demo": LazyCommand("vlprep_cli.demo:demo", "Render a small dataset, extract its regions, draw a contact sheet."),
     "datasets": LazyCommand("vlprep_cli.datasets:datasets", "What is in a folder of images and captions."),

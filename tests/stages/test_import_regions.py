@@ -115,7 +115,7 @@ def test_what_can_be_trained_from_it(folder) -> None:
     assert len(mixture) == 3
     assert len(mixture.usable_for(frozenset({"text", "regions"}))) == 3  # mlm, itm, mrfr, mrc
     assert len(mixture.usable_for(frozenset({"text", "regions", "class_probs"}))) == 0  # mrc-kl
-    with pytest.raises(SettingsError, match="mrc-kl needs class_probs.* mrc needs"):
+    with pytest.raises(SettingsError, match=r"mrc-kl needs class_probs.* mrc needs"):
         Stream(mixture, np.empty(0, np.int64), RegionDistributions(rule=RULE), BatchSettings(), 0, 1)
     sample, reader = mixture.sample(0).regions, StoreReader(store)
     assert (sample.class_probs_RK, sample.background_R) == (None, None)
