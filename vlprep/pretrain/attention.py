@@ -1,5 +1,7 @@
 """Attention over packed sequences: the one place that knows how they are laid out for a kernel.
 
+A `Layout` says where the sequences lie. Where one stream looks at another, queries have theirs and keys have their own.
+
 - `padded`: scaled_dot_product_attention on a padded view. The reference; runs everywhere, takes any mask.
 - `jagged`: the same kernel on nested tensors; no padding is computed.
 - `varlen`: torch's variable-length flash kernel; CUDA, bf16 or fp16, without dropout.
@@ -7,7 +9,8 @@
 All give the same numbers to rounding. At the lengths of captions and regions (40 to 160) attention is a small share of
 the work; what counts is that everything *else* runs on packed tokens.
 
-Shape suffixes: T packed tokens, B sequences, L longest sequence, N heads, E size of a head.
+Shape suffixes: T packed tokens, S packed tokens of the keys' stream, B sequences, L longest sequence, N heads, E size of
+a head.
 """
 
 from __future__ import annotations
@@ -55,11 +58,16 @@ class Layout:
         return rows_BL[self._real_BL].to(self.device, non_blocking=True)
 
     @cached_property
+    def full(self) -> bool:
+        """Whether all sequences are of one length, so that nothing is padded."""
+        return bool(self._real_BL.all())
+
+    @cached_property
     def visible(self) -> Tensor | None:
         """The mask for the padded kernel, (B, 1, 1 or L, L); None where nothing is padded and everything is seen."""
         if self.mask_BLL is not None:
             return self.mask_BLL[:, None]
-        if bool(self._real_BL.all()):
+        if self.full:
             return None
         return self._real_BL[:, None, None].to(self.device, non_blocking=True)
 
@@ -68,52 +76,76 @@ class Layout:
         return torch.arange(self.longest)[None, :] < self.lengths_B[:, None]
 
 
-def attend(query_TNE: Tensor, key_TNE: Tensor, value_TNE: Tensor, layout: Layout, dropout: float) -> Tensor:
-    """Softmax attention within each sequence, scaled by 1 / sqrt(E). Returns (T, N, E)."""
-    match layout.backend:
+def attend(
+    query_TNE: Tensor,
+    key_SNE: Tensor,
+    value_SNE: Tensor,
+    queries: Layout,
+    dropout: float,
+    keys: Layout | None = None,
+) -> Tensor:
+    """Softmax attention within each sequence, scaled by 1 / sqrt(E). Returns (T, N, E).
+
+    `keys` is the layout of keys and values where they are of another stream than the queries (None: of the same, S = T);
+    sequence b of one stream looks at sequence b of the other.
+    """
+    keys = keys or queries
+    match queries.backend:
         case "padded":
-            return _padded(query_TNE, key_TNE, value_TNE, layout, dropout)
+            return _padded(query_TNE, key_SNE, value_SNE, queries, keys, dropout)
         case "jagged":
-            return _jagged(query_TNE, key_TNE, value_TNE, layout, dropout)
+            return _jagged(query_TNE, key_SNE, value_SNE, queries, keys, dropout)
         case "varlen":
-            return _varlen(query_TNE, key_TNE, value_TNE, layout, dropout)
+            return _varlen(query_TNE, key_SNE, value_SNE, queries, keys, dropout)
 
 
-def _padded(query_TNE: Tensor, key_TNE: Tensor, value_TNE: Tensor, layout: Layout, dropout: float) -> Tensor:
-    shape = (len(layout.lengths_B), layout.longest, *query_TNE.shape[1:])
-
-    def pad(packed_TNE: Tensor) -> Tensor:
-        if layout.visible is None:
-            return packed_TNE.view(shape).transpose(1, 2)
-        rows = packed_TNE.new_zeros(shape[0] * shape[1], *shape[2:]).index_copy(0, layout.padded_slots_T, packed_TNE)
-        return rows.view(shape).transpose(1, 2)
-
+def _padded(
+    query_TNE: Tensor, key_SNE: Tensor, value_SNE: Tensor, queries: Layout, keys: Layout, dropout: float
+) -> Tensor:
     attended_BNLE = F.scaled_dot_product_attention(
-        pad(query_TNE), pad(key_TNE), pad(value_TNE), attn_mask=layout.visible, dropout_p=dropout
+        _pad(query_TNE, queries),
+        _pad(key_SNE, keys),
+        _pad(value_SNE, keys),
+        attn_mask=keys.visible,
+        dropout_p=dropout,
     )
-    rows = attended_BNLE.transpose(1, 2).reshape(shape[0] * shape[1], *shape[2:])
-    return rows if layout.visible is None else rows.index_select(0, layout.padded_slots_T)
+    rows = attended_BNLE.transpose(1, 2).flatten(0, 1)
+    return rows if queries.full else rows.index_select(0, queries.padded_slots_T)
 
 
-def _jagged(query_TNE: Tensor, key_TNE: Tensor, value_TNE: Tensor, layout: Layout, dropout: float) -> Tensor:
-    _refuse_masks(layout)
+def _pad(packed_TNE: Tensor, layout: Layout) -> Tensor:
+    """(B, N, L, E)."""
+    shape = (len(layout.lengths_B), layout.longest, *packed_TNE.shape[1:])
+    if layout.full:
+        return packed_TNE.view(shape).transpose(1, 2)
+    rows = packed_TNE.new_zeros(shape[0] * shape[1], *shape[2:]).index_copy(0, layout.padded_slots_T, packed_TNE)
+    return rows.view(shape).transpose(1, 2)
 
-    def nest(packed_TNE: Tensor) -> Tensor:
+
+def _jagged(
+    query_TNE: Tensor, key_SNE: Tensor, value_SNE: Tensor, queries: Layout, keys: Layout, dropout: float
+) -> Tensor:
+    _refuse_masks(keys)
+
+    def nest(packed_TNE: Tensor, layout: Layout) -> Tensor:
         return torch.nested.nested_tensor_from_jagged(packed_TNE, layout.bounds).transpose(1, 2)
 
-    attended = F.scaled_dot_product_attention(nest(query_TNE), nest(key_TNE), nest(value_TNE), dropout_p=dropout)
+    attended = F.scaled_dot_product_attention(
+        nest(query_TNE, queries), nest(key_SNE, keys), nest(value_SNE, keys), dropout_p=dropout
+    )
     packed: Tensor = attended.transpose(1, 2).values()
     return packed
 
 
-def _varlen(query_TNE: Tensor, key_TNE: Tensor, value_TNE: Tensor, layout: Layout, dropout: float) -> Tensor:
-    _refuse_masks(layout)
+def _varlen(
+    query_TNE: Tensor, key_SNE: Tensor, value_SNE: Tensor, queries: Layout, keys: Layout, dropout: float
+) -> Tensor:
+    _refuse_masks(keys)
     if dropout:
         raise SettingsError("attention 'varlen' has no dropout: set model.attention_dropout = 0 or attention 'padded'")
     from torch.nn.attention.varlen import varlen_attn  # CUDA builds only
 
-    bounds, longest = layout.bounds, layout.longest
-    attended = varlen_attn(query_TNE, key_TNE, value_TNE, bounds, bounds, longest, longest)
+    attended = varlen_attn(query_TNE, key_SNE, value_SNE, queries.bounds, keys.bounds, queries.longest, keys.longest)
     assert isinstance(attended, Tensor)  # a pair only where return_aux is asked for
     return attended
 

@@ -3,7 +3,8 @@
 The names make published checkpoints load key for key: `layer.0.attention.self.query.weight`, and so on. Post-norm,
 exact (erf) GELU, LayerNorm eps 1e-12 unless a system says otherwise (VLP: 1e-5).
 
-Shape suffixes: T packed tokens, H hidden size, N heads, E size of a head.
+Shape suffixes: T packed tokens, H hidden size, S packed tokens and C width of the stream that is looked at, N heads, E
+size of a head.
 """
 
 from __future__ import annotations
@@ -52,35 +53,62 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.attention = SelfAttention(config)
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.hidden, config.intermediate)})
+        self.attention = Attention(config)
+        self.intermediate = Widening(config)
         self.output = Residual(config.intermediate, config)
 
     def forward(self, hidden_TH: Tensor, layout: Layout) -> Tensor:
         hidden_TH = self.attention(hidden_TH, layout)
-        output_TH: Tensor = self.output(F.gelu(self.intermediate["dense"](hidden_TH)), hidden_TH)
+        output_TH: Tensor = self.output(self.intermediate(hidden_TH), hidden_TH)
         return output_TH
 
 
-class SelfAttention(nn.Module):
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.heads, self.dropout = config.heads, config.attention_dropout
-        # "self" is Hugging Face's name for the three projections
-        self.add_module(
-            "self", nn.ModuleDict({name: nn.Linear(config.hidden, config.hidden) for name in ("query", "key", "value")})
-        )
-        self.output = Residual(config.hidden, config)
+class Attention(nn.Module):
+    """Multi-head attention with its output layer: on the own stream, or on that of a `context`.
 
-    def forward(self, hidden_TH: Tensor, layout: Layout) -> Tensor:
-        projections = self.get_submodule("self")
+    `projections` is what a checkpoint calls the module of query, key and value: `self` in BERT, `att` in LXMERT.
+    `context_size` is the context's width where it is not that of the queries; `width` is the size of all heads together.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        *,
+        projections: str = "self",
+        context_size: int | None = None,
+        width: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.heads, self.dropout, self.projections = config.heads, config.attention_dropout, projections
+        width, context_size = width or config.hidden, context_size or config.hidden
+        sizes = {"query": config.hidden, "key": context_size, "value": context_size}
+        self.add_module(projections, nn.ModuleDict({name: nn.Linear(size, width) for name, size in sizes.items()}))
+        self.output = Residual(width, config)
+
+    def forward(
+        self, hidden_TH: Tensor, layout: Layout, context_SC: Tensor | None = None, context: Layout | None = None
+    ) -> Tensor:
+        """(T, H). Without `context_SC` the stream attends to itself."""
+        projections = self.get_submodule(self.projections)
+        looked_at = hidden_TH if context_SC is None else context_SC
         query, key, value = (
-            projections.get_submodule(name)(hidden_TH).unflatten(1, (self.heads, -1))
-            for name in ("query", "key", "value")
+            projections.get_submodule(name)(states).unflatten(1, (self.heads, -1))
+            for name, states in (("query", hidden_TH), ("key", looked_at), ("value", looked_at))
         )
-        attended_TNE = attend(query, key, value, layout, self.dropout if self.training else 0.0)
+        attended_TNE = attend(query, key, value, layout, self.dropout if self.training else 0.0, context)
         output_TH: Tensor = self.output(attended_TNE.flatten(1), hidden_TH)
         return output_TH
+
+
+class Widening(nn.Module):
+    """The first half of a feed-forward: GELU(Linear); `Residual` is the second."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden, config.intermediate)
+
+    def forward(self, hidden_TH: Tensor) -> Tensor:
+        return F.gelu(self.dense(hidden_TH))
 
 
 class Residual(nn.Module):
