@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vlprep_cli.options import common_options, json_option
-from vlprep_cli.output import duration_text, print_json
+from vlprep_cli.options import Speech, common_options, json_option
+from vlprep_cli.output import duration_text, print_json, this_command
 
 if TYPE_CHECKING:
     from vlprep.pretrain.recipe import Recipe
@@ -22,7 +21,7 @@ Examples:
   vlprep pretrain coco --recipe uniter-small
   vlprep pretrain coco sbu --recipe uniter-base --precision bf16 --init bert-base-cased
   vlprep pretrain howto100m --objective mlm+mfm --model small --steps 2000
-  torchrun --nproc-per-node 8 -m vlprep_cli.main pretrain coco --recipe uniter-base
+  torchrun --nproc-per-node 8 --no-python vlprep pretrain coco --recipe uniter-base
 """
 
 _PLACES = {
@@ -90,23 +89,29 @@ def pretrain(
     chosen = _recipe(recipe, objective)
     chosen = _sized(chosen, model) if model else chosen
     chosen = _with_options(chosen, options, assignments)
-    report = stage(
-        datasets or [Path()],
-        chosen,
-        out=out,
-        name=_name(recipe, objective),
-        resume=resume,
-        device=device,
-        on_event=_printer(),
-    )
+    try:
+        report = stage(
+            datasets or [Path()],
+            chosen,
+            out=out,
+            name=_name(recipe, objective),
+            resume=resume,
+            device=device,
+            on_event=(lambda event: None) if ctx.ensure_object(Speech).quiet else _printer(),
+        )
+    except (KeyboardInterrupt, SystemExit):
+        command = this_command(ctx, without=("--resume", resume, f"--resume={resume}"))
+        click.echo(f"Stopped. To go on from the last checkpoint:\n  {command}", err=True)
+        raise
+    if report is None:  # not the first process of a torchrun
+        return
     if as_json:
-        print_json({**asdict(report), "folder": str(report.folder), "checkpoint": str(report.checkpoint)})
+        print_json(report)
         return
     click.echo(f"{report.steps:,} steps; checkpoint {report.checkpoint}")
     for name, value in sorted(report.figures.items()):
         click.echo(f"  {name:<28} {value:8.4f}")
-    if report.curves is not None:
-        click.echo(f"curves {report.curves}")
+    click.echo(f"curves {report.curves}")
     if report.skipped:
         click.echo(f"{report.skipped} steps were skipped: a loss or gradient was not finite", err=True)
 

@@ -43,7 +43,9 @@ def make_trainer(
     settings: TrainSettings = TRAIN,
     objectives: str = "mlm itm mrc-kl",
     dropout: float = 0.1,
+    world: World | None = None,
 ) -> Trainer:
+    world = world or World()
     torch.manual_seed(0)
     sizes = EncoderConfig(layers=2, hidden=32, heads=2, intermediate=64, dropout=dropout, attention_dropout=dropout)
     model = SingleStream(SingleStreamConfig(encoder=sizes, vocabulary=40, positions=32, region_dim=8, region_classes=5))
@@ -56,12 +58,12 @@ def make_trainer(
             objective,
             BatchSettings(tokens=120),
             settings.seed,
-            settings.accumulate,
+            settings.accumulate * world.size,
         )
         for name, objective in made.items()
     }
     batches = StepBatches(streams, ObjectiveSchedule([1.0] * len(made), settings.seed))
-    return Trainer(model, made, batches, settings, OPTIMISER, World(), folder)
+    return Trainer(model, made, batches, settings, OPTIMISER, world, folder)
 
 
 def run(trainer: Trainer) -> list[Logged]:

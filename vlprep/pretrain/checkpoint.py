@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -35,6 +36,8 @@ class TrainingState:
     """Real tokens consumed."""
     skipped: int
     """Steps that were not taken because something was not finite."""
+    micro_batches: int = 1
+    """Of a step: accumulation times processes."""
 
 
 def save_checkpoint(
@@ -54,7 +57,7 @@ def save_checkpoint(
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         _sync(folder)
-    except OSError as error:
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save's RuntimeError is a full disk too
         shutil.rmtree(temporary, ignore_errors=True)
         raise VlprepError(
             f"{folder}: the checkpoint of step {state.step} could not be written ({error}); the run can be resumed from"
@@ -66,9 +69,9 @@ def save_checkpoint(
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
+    """Whole checkpoints, oldest first. One whose removal was cut short has lost a file."""
     found = folder.glob("step-*") if folder.is_dir() else []
-    return sorted(path for path in found if re.fullmatch(r"step-\d{8}", path.name) and (path / STATE_NAME).is_file())
+    return sorted(path for path in found if re.fullmatch(r"step-\d{8}", path.name) and _is_whole(path))
 
 
 def read_state(checkpoint: Path) -> TrainingState:
@@ -91,6 +94,10 @@ def read_training(checkpoint: Path, device: torch.device) -> dict[str, Any]:
 def plain_state(model: nn.Module) -> dict[str, Tensor]:
     """The state dict on the CPU, each tensor once."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    return all((checkpoint / name).is_file() for name in (MODEL_NAME, TRAINING_NAME, STATE_NAME))
 
 
 def _sync(path: Path) -> None:

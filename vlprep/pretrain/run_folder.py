@@ -21,11 +21,19 @@ from vlprep.pretrain.checkpoint import checkpoints
 from vlprep.pretrain.recipe import Recipe, from_table, load_recipe, to_table
 from vlprep.pretrain.trainer import Logged
 from vlprep.pretrain.validate import Validated
+from vlprep.shards.atomic import write_file
 
 RECIPE_NAME, METRICS_NAME = "recipe.toml", "metrics.jsonl"
-MAY_DIFFER = ("train.steps", "train.log_every", "train.save_every", "train.keep", "train.loaders")
+MAY_DIFFER = (
+    "train.steps",
+    "train.accumulate",
+    "train.log_every",
+    "train.save_every",
+    "train.keep",
+    "train.loaders",
+)
 """Settings that a resumed run may change: they do not alter the steps already taken, except through the schedule's
-end.
+end. Accumulation may, where the number of processes changes against it (`Trainer.resume`).
 """
 
 
@@ -48,7 +56,7 @@ def open_run(folder: Path, recipe: Recipe) -> None:
                 " begin another run with --out FOLDER or --resume never"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(as_toml(to_table(recipe)))
+    write_file(path, as_toml(to_table(recipe)).encode())
     from_table(Recipe, to_table(load_recipe(str(path))), str(path))
 
 
@@ -58,7 +66,7 @@ class MetricsLog:
     def __init__(self, folder: Path, step: int) -> None:
         self._path = folder / METRICS_NAME
         kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= step]
-        self._path.write_text("".join(line + "\n" for line in kept))
+        write_file(self._path, "".join(line + "\n" for line in kept).encode())
         self._board = _tensorboard(folder / "tensorboard", step)
 
     def add(self, entry: Logged | Validated) -> None:

@@ -100,14 +100,21 @@ class Trainer:
         self.world, self.folder = world, folder
         self.optimiser = make_optimiser(self.model, optimiser)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16")
-        self.state = TrainingState(step=0, samples=0, tokens=0, skipped=0)
+        self.micro_batches = settings.accumulate * world.size
+        self.state = TrainingState(step=0, samples=0, tokens=0, skipped=0, micro_batches=self.micro_batches)
         step = PretrainStep(self.model, objectives)
         # each step trains one objective: the heads of the others get no gradient
         self.module: nn.Module = DistributedDataParallel(step, find_unused_parameters=True) if world.size > 1 else step
         self._bad_in_a_row = 0
 
     def resume(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint of a run with the same recipe."""
+        """Go on from a checkpoint of a run with the same recipe and as many micro-batches a step."""
+        state = read_state(checkpoint)
+        if state.micro_batches != self.micro_batches:
+            raise SettingsError(
+                f"{checkpoint} is of a run with {state.micro_batches} micro-batches a step; --accumulate"
+                f" {self.settings.accumulate} times {self.world.size} process(es) makes {self.micro_batches}"
+            )
         try:
             self.model.load_state_dict(read_model(checkpoint))
             training = read_training(checkpoint, self.world.device)
@@ -115,31 +122,35 @@ class Trainer:
             self.scaler.load_state_dict(training["scaler"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise SettingsError(f"{checkpoint} does not fit this recipe: {str(error).splitlines()[0]}") from error
-        self.state = read_state(checkpoint)
+        self.state = state
 
     def run(
         self,
         on_event: Callable[[Logged | Saved], None],
         after_step: Callable[[int], None] = lambda step: None,
     ) -> None:
-        """Train to the last step, saving on the way. `after_step(steps done)` may validate."""
+        """Train to the last step, saving on the way. `after_step(steps done)` may validate.
+
+        A checkpoint comes last in its step, and with an entry of its own in the log: so a resumed run logs and
+        validates what a killed one had not, and over the same steps.
+        """
         settings, began, first = self.settings, time.perf_counter(), self.state.step
         interval = _Interval()
-        self.module.train()
         for step, micro_batches in self._steps():
             waiting = time.perf_counter()
             group = [to_device(batch, self.world.device) for batch in micro_batches]
             interval.waited += time.perf_counter() - waiting
+            self.module.train()
             self._step(step, group, interval)
             done = self.state.step
-            if done % settings.log_every == 0 or done == settings.steps:
+            saves = done % settings.save_every == 0 or done == settings.steps
+            if saves or done % settings.log_every == 0:
                 left = (time.perf_counter() - began) / (done - first) * (settings.steps - done)
                 on_event(self._report(interval, left))
                 interval = _Interval()
-            if done % settings.save_every == 0 or done == settings.steps:
-                self._save(on_event)
             after_step(done)
-            self.module.train()
+            if saves:
+                self._save(on_event)
 
     def _steps(self) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
         """The steps still to do, each with this process's micro-batches, which are made ahead."""
@@ -155,10 +166,9 @@ class Trainer:
         lr = learning_rate(step, self.settings.steps, self.optimiser_settings)
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = lr
-        totals = torch.tensor(
-            [sum(batch.count for batch in group), sum(batch.real_tokens for batch in group)], dtype=torch.float64
-        ).to(self.world.device)
-        count, tokens = self.world.add(totals).tolist()
+        sizes = [(batch.count, batch.real_tokens, len(batch.inputs.lengths_B)) for batch in group]
+        totals = torch.tensor(sizes, dtype=torch.float64).sum(0).to(self.world.device)
+        count, tokens, samples = self.world.add(totals).tolist()
         for number, batch in enumerate(group):
             place = number * self.world.size + self.world.rank
             torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, step, place]).generate_state(1)[0]))
@@ -176,9 +186,10 @@ class Trainer:
         taken, interval.grad_norm = self._update()
         self.state = TrainingState(
             step=step + 1,
-            samples=self.state.samples + sum(len(batch.inputs.lengths_B) for batch in group) * self.world.size,
+            samples=self.state.samples + int(samples),
             tokens=self.state.tokens + int(tokens),
             skipped=self.state.skipped + (not taken),
+            micro_batches=self.micro_batches,
         )
 
     def _update(self) -> tuple[bool, float]:

@@ -57,8 +57,8 @@ class PretrainReport:
     checkpoint: Path
     steps: int
     skipped: int
-    curves: Path | None = None
-    """A picture of the losses; written by the first process."""
+    curves: Path
+    """A picture of the losses."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """Of the last validation."""
 
@@ -75,11 +75,12 @@ def pretrain(
     resume: str = "auto",
     device: str = "auto",
     on_event: Callable[[PretrainEvent], None] = lambda event: None,
-) -> PretrainReport:
+) -> PretrainReport | None:
     """Train to the recipe's last step in `out` (default `<first dataset>/vlprep/runs/<name>`).
 
     `resume` is `auto` (from the newest checkpoint in the folder, if any), `never` (begin anew), or a checkpoint's path.
-    Under torchrun every process calls this with the same arguments; the first one writes and reports.
+    Under torchrun every process calls this with the same arguments; the first one writes and reports, the others return
+    None.
 
     Raises `SettingsError` where a store or a tokenizer is missing, with the command that makes it.
     """
@@ -167,7 +168,7 @@ def _train(
     resume: str,
     world: World,
     on_event: Callable[[PretrainEvent], None],
-) -> PretrainReport:
+) -> PretrainReport | None:
     corpora = open_corpora(stores, recipe)
     facts = store_facts(corpora)
     vocabulary = find_vocabulary(stores, recipe)
@@ -186,7 +187,6 @@ def _train(
     if start is not None:
         trainer.resume(start)
     log = MetricsLog(folder, trainer.state.step) if world.is_first else None
-    last: dict[str, float] = {}
 
     def tell(event: PretrainEvent) -> None:
         if log is not None and isinstance(event, Logged | Validated):
@@ -195,13 +195,12 @@ def _train(
 
     def after_step(done: int) -> None:
         every = recipe.train.validate_every
-        if world.is_first and prepared.validation and (done == recipe.train.steps or (every and done % every == 0)):
+        if not prepared.validation or (done < recipe.train.steps and (not every or done % every)):
+            return
+        if world.is_first:
             module = PretrainStep(trainer.model, prepared.objectives)
-            found = validate(
-                module, prepared.validation, done, world.device, most_batches=recipe.train.validation_batches
-            )
-            last.update(found.figures)
-            tell(found)
+            most = recipe.train.validation_batches
+            tell(validate(module, prepared.validation, done, world.device, most_batches=most))
         world.wait()
 
     largest = max(prepared.train.values(), key=lambda stream: len(stream.samples))
@@ -220,17 +219,17 @@ def _train(
         )
     )
     trainer.run(tell, after_step)
-    curves = None
-    if log is not None:
-        log.close()
-        curves = draw_curves(read_metrics(folder), folder / "curves.png")
+    if log is None:
+        return None
+    log.close()
+    metrics = read_metrics(folder)
     return PretrainReport(
         folder=folder,
         checkpoint=checkpoints(folder / "checkpoints")[-1],
         steps=trainer.state.step,
         skipped=trainer.state.skipped,
-        curves=curves,
-        figures=last,
+        curves=draw_curves(metrics, folder / "curves.png"),
+        figures=next((entry["figures"] for entry in reversed(metrics) if entry["kind"] == "validation"), {}),
     )
 
 
