@@ -95,6 +95,14 @@ def test_the_first_row_of_the_region_mask_counts_as_zero() -> None:
     assert rows.sum() == 6
 
 
+def test_uniter_has_no_name_for_visual_tokens(keys) -> None:
+    with torch.device("meta"):
+        both = SingleStream(
+            SingleStreamConfig(vocabulary=28_996, region_dim=2048, region_classes=1601, visual_vocabulary=20)
+        )
+    assert to_uniter(both.state_dict()).keys() == keys.uniter["keys"].keys()
+
+
 @pytest.mark.parametrize("sizes", [{}, {"region_dim": 8}, {"visual_vocabulary": 20}])
 def test_uniter_has_no_models_without_region_classes(sizes) -> None:
     with torch.device("meta"):

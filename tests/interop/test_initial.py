@@ -39,6 +39,7 @@ def outputs(model: SingleStream) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
     """States, pooled states and word logits of `IDS`, without gradients."""
     batch, length = IDS.shape
     text = TextInput(
+        lengths_B=torch.full((batch,), length),
         ids_P=IDS.flatten(),
         positions_P=torch.arange(length).repeat(batch),
         types_P=torch.zeros(batch * length, dtype=torch.int64),
