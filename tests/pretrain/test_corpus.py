@@ -117,6 +117,16 @@ def test_a_mixture_numbers_through_and_knows_what_serves(images, videos) -> None
         mixture.other(0, np.array([0, 1]), np.random.default_rng(0))
 
 
+def test_the_most_probable_classes_alone_are_no_distribution(images, tmp_path) -> None:
+    row = image(5, 5) | {"class_ids": np.zeros((5, 2), int), "class_probs": np.full((5, 2), 0.2)}
+    row["remainder_prob"] = np.full(5, 0.1)
+    top2 = write(tmp_path / "top2", regions_schema(8, 4, soft_labels=2), "regions", {"a.jpg": row})
+    corpus = Corpus(DatasetStores(text=images.text, regions=top2), CorpusSettings())
+    assert Mixture([corpus]).usable_for(frozenset({"text", "regions"})).tolist() == [0, 1]
+    assert Mixture([corpus]).usable_for(frozenset({"text", "regions", "class_probs"})).tolist() == []
+    assert corpus.sample(0).regions.class_probs_RK is None
+
+
 def test_missing_stores_are_named(images) -> None:
     with pytest.raises(SettingsError, match="vlprep tokenize"):
         Corpus(DatasetStores(regions=images.regions), CorpusSettings())
