@@ -196,7 +196,7 @@ def test_other_settings_are_refused(tmp_path):
         ({"boxes": "0"}, "--boxes 0"),
         ({"soft_labels": "top0"}, "--soft-labels top0: full, none"),
         ({"precision": "fp8"}, "--precision fp8: one of fp32, bf16, fp16"),
-        ({"detector": "no_such_module:build"}, "no_such_module:build: no family, and not to be imported"),
+        ({"detector": "no_such_module:build"}, "no_such_module:build: not one of ours, and not to be imported"),
         ({"detector": "no-such-family"}, "--detector no-such-family: one of butd"),
         ({"weights": "missing"}, "--weights missing: no such file"),
     ],

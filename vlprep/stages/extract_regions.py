@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from vlprep.detect.families import build_detector, families
 from vlprep.errors import SettingsError
 from vlprep.shards import StoreSettings
 from vlprep.shards.schema import SoftLabels, StoreType, regions_schema
+from vlprep.stages.own_code import import_own
 from vlprep.stages.run import OnStageEvent, PlanReport, RunSettings, Stage, StageReport, plan_stage, run_stage
 from vlprep.weights import sha256_of
 
@@ -122,21 +122,10 @@ def region_stage(dataset: Path, settings: RegionSettings) -> Stage:
 def load_detector(settings: RegionSettings, device: str) -> Detector:
     """The detector that the settings name, on its device."""
     build: Callable[..., Detector] = partial(build_detector, settings.detector)
-    module, colon, name = settings.detector.partition(":")
+    module, colon, _ = settings.detector.partition(":")
     if colon and module not in {family.partition(":")[0] for family in families()}:
-        build = _imported(module, name)
+        build = import_own(settings.detector, option="--detector")
     return build(weights=settings.weights, device=device, precision=settings.precision, overrides=settings.overrides)
-
-
-def _imported(module: str, name: str) -> Callable[..., Detector]:
-    """A user's own `build`."""
-    try:
-        build: Callable[..., Detector] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(
-            f"--detector {module}:{name}: no family, and not to be imported ({error}); is its folder in PYTHONPATH?"
-        ) from error
-    return build
 
 
 def _store_settings(settings: RegionSettings, detector: Detector) -> StoreSettings:

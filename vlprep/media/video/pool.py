@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -74,7 +74,7 @@ class DecoderPool:
 
     def decode(
         self, videos: Sequence[tuple[str, Path]], streams: Sequence[FrameStream], *, lead: int = DEFAULT_LEAD
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """Decode each video (name, path) once for all `streams`, and tell of it as it goes; several videos interleave.
 
         Of each video: a VideoInfo if it can be opened, then Frames (each stream's in order of time), and as the last
