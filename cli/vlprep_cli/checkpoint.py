@@ -41,14 +41,18 @@ def info(run: Path, as_json: bool) -> None:
         print_facts(_facts(found))
 
 
+_INPUTS = {
+    "vocabulary": "text pieces",
+    "region_dim": "numbers a region",
+    "region_classes": "region classes",
+    "visual_vocabulary": "visual tokens",
+}
+"""Of the settings that a kind of model may have, those that say what goes in and comes out."""
+
+
 def _facts(found: RunCheckpoint) -> list[tuple[str, str]]:
-    model, sizes, state = found.model, found.model.encoder, found.state
-    inputs = {
-        "text pieces": model.vocabulary,
-        "numbers a region": model.region_dim,
-        "region classes": model.region_classes,
-        "visual tokens": model.visual_vocabulary,
-    }
+    sizes, state = found.model.encoder, found.state
+    inputs = {what: getattr(found.model, name, 0) for name, what in _INPUTS.items()}
     skipped = f", {counted(state.skipped, 'step')} skipped" if state.skipped else ""
     return [
         ("run", str(found.run)),

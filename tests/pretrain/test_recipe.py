@@ -42,7 +42,7 @@ def test_the_published_hyperparameters() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("[model]\nlayer = 3", "recipe.model: no setting layer; there are layers"),
+        ("[model]\nlayer = 3", "recipe.model: no setting layer; there are kind, layers"),
         ("[model]\nlayers = 'three'", "recipe.model.layers: expected int"),
         ("[train]\nprecision = 'fp8'", "one of fp32, bf16, fp16"),
         ("[objectives.mlm]\nshare = 1", "recipe.objectives.mlm: no setting share"),

@@ -1,6 +1,6 @@
 """Attention over packed sequences: the one place that knows how they are laid out for a kernel.
 
-A `Layout` says where the sequences lie. Where one stream looks at another, queries have theirs and keys have their own.
+A `Layout` says where the sequences lie. Where one stream looks at another, both have one.
 
 - `padded`: scaled_dot_product_attention on a padded view. The reference; runs everywhere, takes any mask.
 - `jagged`: the same kernel on nested tensors; no padding is computed.
@@ -86,8 +86,8 @@ def attend(
 ) -> Tensor:
     """Softmax attention within each sequence, scaled by 1 / sqrt(E). Returns (T, N, E).
 
-    `keys` is the layout of keys and values where they are of another stream than the queries (None: of the same, S = T);
-    sequence b of one stream looks at sequence b of the other.
+    `keys` is the layout of keys and values where they are of another stream than the queries (None: of the same one,
+    S = T); sequence b of one stream looks at sequence b of the other.
     """
     keys = keys or queries
     match queries.backend:

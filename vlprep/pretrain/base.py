@@ -11,6 +11,7 @@ M targets (masked positions), D feature size, K foreground classes, H hidden siz
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -34,6 +35,23 @@ class RegionSample:
     class_probs_RK: NDArray[np.float16] | NDArray[np.float32] | None = None
     """Over the foreground classes; None, as `background_R` is, where the store has not the whole distribution."""
     background_R: NDArray[np.float16] | NDArray[np.float32] | None = None
+    confidence_R: NDArray[np.float16] | NDArray[np.float32] | None = None
+    """The detector's confidence in `object_ids_R`."""
+    attribute_probs_RA: NDArray[np.float16] | NDArray[np.float32] | None = None
+    """None where the store has no attributes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFacts:
+    """What the model's sizes follow from; the same in all datasets of a run. 0: there are none."""
+
+    region_dim: int = 0
+    num_classes: int = 0
+    """Foreground classes."""
+    num_attributes: int = 0
+    visual_vocabulary: int = 0
+    centroid_dim: int = 0
+    """Of the visual vocabulary, where its file lies beside the tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +71,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextInput:
-    """All int64, on the model's device."""
+    """All int64, on the model's device, except `lengths_B`."""
 
+    lengths_B: Tensor
+    """Pieces of each sequence; on the CPU. With it the text can also be encoded as a stream of its own."""
     ids_P: Tensor
     positions_P: Tensor
     types_P: Tensor
@@ -63,6 +83,8 @@ class TextInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionInput:
+    lengths_B: Tensor
+    """Regions of each sequence; on the CPU."""
     features_RD: Tensor
     """As stored (float16 or float32); rows that are masked still hold their features, `masked_R` hides them."""
     boxes_R4: Tensor
@@ -70,6 +92,10 @@ class RegionInput:
     masked_R: Tensor
     """bool."""
     slots_R: Tensor
+
+    def visible_features(self, dtype: torch.dtype) -> Tensor:
+        """(R, D) with zeros for masked regions: what every system but UNITER shows the model."""
+        return self.features_RD.to(dtype).masked_fill(self.masked_R[:, None], 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,15 +130,38 @@ class MicroBatch:
     forward.
     """
     real_tokens: int
+    term_counts: Mapping[str, float] = field(default_factory=dict)
+    """The same for each of `Loss.terms`."""
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """All counts by term, the objective's own under the empty name."""
+        return {"": self.count, **self.term_counts}
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A sum over the micro-batch; the trainer divides by the count over all micro-batches and ranks."""
+    """Sums over the micro-batch; the trainer divides by the counts over all micro-batches and ranks."""
 
     sum: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
-    """Sums to be reported beside it, such as `itm`, `wra`, `correct`; divided by the same count."""
+    """Sums to be reported beside it, such as `itm`, `wra`, `accuracy`; `mlm accuracy` has the count of term `mlm`."""
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    """Sums of further terms with counts of their own, where a system trains several at once (LXMERT, ViLBERT, …): the
+    loss is `sum / count` and the sum of all `term / count`.
+    """
+
+    def mean(self, counts: Mapping[str, float]) -> Tensor:
+        """This micro-batch's share of the loss, given the counts of all that belong to the step."""
+        total = self.sum / counts[""]
+        for name, term in self.terms.items():
+            total = total + term / max(counts[name], 1)  # where nothing at all was masked, the sum is 0 too
+        return total
+
+
+def count_of(part: str, counts: Mapping[str, float]) -> float:
+    """What a term or part is divided by."""
+    return max(counts.get(part.partition(" ")[0], counts[""]), 1)
 
 
 class Objective(Protocol):

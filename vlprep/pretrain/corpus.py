@@ -49,6 +49,7 @@ class Corpus:
         columns = self.visual.manifest.columns
         # With `class_ids` the store has the most probable classes only; imported features may lack the background.
         self.has_distributions = {"class_probs", "background_prob"} <= columns.keys() and "class_ids" not in columns
+        self.has_attributes = "attribute_probs" in columns
 
     def __len__(self) -> int:
         return len(self.places)
@@ -81,6 +82,8 @@ class Corpus:
             object_ids_R=row["object_ids"][begin:end],
             class_probs_RK=row["class_probs"][begin:end] if self.has_distributions else None,
             background_R=row["background_prob"][begin:end] if self.has_distributions else None,
+            confidence_R=row["max_conf"][begin:end],
+            attribute_probs_RA=row["attribute_probs"][begin:end] if self.has_attributes else None,
         )
         return Sample(key=number, text_ids=text_ids, regions=regions)
 

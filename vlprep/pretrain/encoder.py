@@ -67,7 +67,7 @@ class Attention(nn.Module):
     """Multi-head attention with its output layer: on the own stream, or on that of a `context`.
 
     `projections` is what a checkpoint calls the module of query, key and value: `self` in BERT, `att` in LXMERT.
-    `context_size` is the context's width where it is not that of the queries; `width` is the size of all heads together.
+    `context_size` is the context's width where it is not that of the queries, `width` the size of all heads together.
     """
 
     def __init__(

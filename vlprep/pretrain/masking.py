@@ -75,3 +75,28 @@ def mask_rows(
     if force_one and count and not masked.any():
         masked[draw.integers(count)] = True
     return masked
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedRegions:
+    """What became of an image's regions; three (R,) bool arrays, the last two parts of the first."""
+
+    targets_R: NDArray[np.bool_]
+    hidden_R: NDArray[np.bool_]
+    """Feature set to zero."""
+    replaced_R: NDArray[np.bool_]
+    """Feature of another image's region."""
+
+
+def mask_regions(
+    count: int, draw: np.random.Generator, *, hidden: float, replaced: float = 0.0, rate: float = MASK_RATE
+) -> MaskedRegions:
+    """Each region independently with `rate`, nothing forced; of these a share is hidden, a share replaced, others kept.
+
+    LXMERT hides 0.8 and replaces 0.1 (lxmert_pretrain.py:110-131), ViLBERT hides 0.9 (concept_cap_dataset.py:650-655).
+    """
+    chance, action = draw.random((2, count))
+    targets = chance < rate
+    return MaskedRegions(
+        targets, targets & (action < hidden), targets & (hidden <= action) & (action < hidden + replaced)
+    )

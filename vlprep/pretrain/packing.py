@@ -69,6 +69,16 @@ def visual_slots(examples: Sequence[Example], rows: Sequence[Ints]) -> Tensor:
     return _slots(examples, rows, lambda example: example.num_text)
 
 
+def text_rows(examples: Sequence[Example], positions: Sequence[Ints]) -> Tensor:
+    """Rows of text positions among the texts alone, as a text stream has them."""
+    return _rows([example.num_text for example in examples], positions)
+
+
+def _rows(counts: Sequence[int], places: Sequence[Ints]) -> Tensor:
+    starts = np.cumsum([0, *counts[:-1]])
+    return join([start + place for start, place in zip(starts, places, strict=True)])
+
+
 def _slots(examples: Sequence[Example], places: Sequence[Ints], offset) -> Tensor:  # type: ignore[no-untyped-def]
     starts = np.cumsum([0] + [example.length for example in examples])
     found = [start + offset(example) + place for start, example, place in zip(starts, examples, places, strict=False)]
@@ -89,7 +99,13 @@ def _pack_text(examples: Sequence[Example], starts_B: Ints) -> TextInput | None:
             positions.append(places)
             types.append(np.ones_like(places))
             slots.append(start + places)
-    return TextInput(ids_P=join(ids), positions_P=join(positions), types_P=join(types), slots_P=join(slots))
+    return TextInput(
+        lengths_B=torch.tensor([example.length - example.num_visual for example in examples]),
+        ids_P=join(ids),
+        positions_P=join(positions),
+        types_P=join(types),
+        slots_P=join(slots),
+    )
 
 
 def _pack_regions(examples: Sequence[Example], starts_B: Ints) -> RegionInput | None:
@@ -105,6 +121,7 @@ def _pack_regions(examples: Sequence[Example], starts_B: Ints) -> RegionInput | 
         for _, example, _ in seen
     ]
     return RegionInput(
+        lengths_B=torch.tensor([0 if example.regions is None else example.num_visual for example in examples]),
         features_RD=torch.from_numpy(np.concatenate([regions.features_RD for regions, _, _ in seen])),
         boxes_R4=torch.from_numpy(np.concatenate([regions.boxes_R4 for regions, _, _ in seen])),
         masked_R=torch.from_numpy(np.concatenate(masked)),

@@ -17,9 +17,12 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from vlprep.errors import SettingsError
 from vlprep.pretrain.attention import Backend
 from vlprep.pretrain.batching import BatchSettings
+from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.places import CorpusSettings
 
 T = TypeVar("T")
+
+ModelKind = Literal["single-stream", "lxmert"]
 
 SIZES: Mapping[str, Mapping[str, int]] = {
     "tiny": {"layers": 2, "hidden": 128, "heads": 4, "intermediate": 512},
@@ -32,18 +35,37 @@ SIZES: Mapping[str, Mapping[str, int]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
+    kind: ModelKind = "single-stream"
+    """`single-stream`: UNITER, VideoBERT."""
     layers: int = 12
+    """Of the text, or of text and what is seen together."""
     hidden: int = 768
     heads: int = 12
     intermediate: int = 3072
     dropout: float = 0.1
     attention_dropout: float = 0.1
+    region_layers: int = 5
+    """`lxmert`: layers of the regions alone."""
+    cross_layers: int = 5
+    """`lxmert`: layers that look across."""
     positions: int = 512
     attention: Backend = "padded"
     freeze_centroids: bool = False
     """Visual token embeddings stay the vocabulary's centroids (VideoBERT)."""
     init: str = ""
     """Weights to start from: `bert-base-uncased`, a Hugging Face folder, `uniter-base.pt`, a run's folder."""
+
+    def encoder(self, *, norm_eps: float = 1e-12) -> EncoderConfig:
+        """The sizes of the (text) encoder."""
+        return EncoderConfig(
+            layers=self.layers,
+            hidden=self.hidden,
+            heads=self.heads,
+            intermediate=self.intermediate,
+            dropout=self.dropout,
+            attention_dropout=self.attention_dropout,
+            norm_eps=norm_eps,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,32 +6,21 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlprep.errors import SettingsError
-from vlprep.pretrain.base import Objective
+from vlprep.pretrain.base import Objective, StoreFacts
 from vlprep.pretrain.batching import ObjectiveSchedule
 from vlprep.pretrain.corpus import Corpus, DatasetStores, Mixture
-from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.loader import StepBatches, Stream
 from vlprep.pretrain.masking import TextVocabulary
-from vlprep.pretrain.models.single_stream import SingleStreamConfig
-from vlprep.pretrain.objectives.catalogue import make_objectives
+from vlprep.pretrain.models.kinds import KINDS, ModelConfig
+from vlprep.pretrain.objectives.catalogue import make_objectives, require_kind
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.recipe import Recipe
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreFacts:
-    """What the model's sizes follow from; the same in all datasets of a run."""
-
-    region_dim: int = 0
-    num_classes: int = 0
-    """Foreground classes."""
-    visual_vocabulary: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +36,15 @@ class Prepared:
 
 def store_facts(corpora: Sequence[Corpus]) -> StoreFacts:
     """Read the sizes off the stores. Raises `SettingsError` where datasets differ in them."""
-    found: dict[str, dict[int, str]] = {"region_dim": {}, "num_classes": {}, "visual_vocabulary": {}}
+    names = ("region_dim", "num_classes", "num_attributes", "visual_vocabulary")
+    found: dict[str, dict[int, str]] = {name: {} for name in names}
     for corpus in corpora:
         manifest, folder = corpus.visual.manifest, str(corpus.visual.folder)
         if corpus.kind == "regions":
             found["region_dim"][corpus.visual[0]["features"].shape[1]] = folder
             found["num_classes"][len(manifest.names.get("classes", ()))] = folder
+            if corpus.has_attributes:
+                found["num_attributes"][corpus.visual[0]["attribute_probs"].shape[1]] = folder
         else:
             found["visual_vocabulary"][int(manifest.settings["vocabulary_size"])] = folder
     for name, sizes in found.items():
@@ -62,27 +54,9 @@ def store_facts(corpora: Sequence[Corpus]) -> StoreFacts:
     return StoreFacts(**{name: next(iter(sizes)) for name, sizes in found.items() if sizes})
 
 
-def model_config(recipe: Recipe, words: TextVocabulary, facts: StoreFacts, centroid_dim: int) -> SingleStreamConfig:
+def model_config(recipe: Recipe, words: TextVocabulary, facts: StoreFacts, centroid_dim: int) -> ModelConfig:
     """The network for these stores."""
-    model = recipe.model
-    return SingleStreamConfig(
-        encoder=EncoderConfig(
-            layers=model.layers,
-            hidden=model.hidden,
-            heads=model.heads,
-            intermediate=model.intermediate,
-            dropout=model.dropout,
-            attention_dropout=model.attention_dropout,
-        ),
-        vocabulary=words.size,
-        positions=model.positions,
-        region_dim=facts.region_dim,
-        region_classes=facts.num_classes + 1 if facts.num_classes else 0,
-        visual_vocabulary=facts.visual_vocabulary,
-        centroid_dim=centroid_dim,
-        freeze_centroids=model.freeze_centroids,
-        attention=model.attention,
-    )
+    return KINDS[recipe.model.kind].configure(recipe.model, words, replace(facts, centroid_dim=centroid_dim))
 
 
 def prepare(
@@ -92,6 +66,7 @@ def prepare(
     corpus = Mixture(corpora)
     rule = SequenceRule(words=words, visual_tokens=facts.visual_vocabulary)
     objectives = make_objectives(recipe.objectives, rule)
+    require_kind(objectives, recipe.model.kind)
     held_out = _held_out(corpus, recipe.train.validation_share)
     train, validation = {}, {}
     for name, objective in objectives.items():

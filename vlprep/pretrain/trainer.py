@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vlprep.errors import SettingsError, VlprepError
-from vlprep.pretrain.base import Loss, MicroBatch, Objective, to_device
+from vlprep.pretrain.base import Loss, MicroBatch, Objective, count_of, to_device
 from vlprep.pretrain.checkpoint import TrainingState, read_model, read_state, read_training, save_checkpoint
 from vlprep.pretrain.distributed import World
 from vlprep.pretrain.loader import StepBatches, load
@@ -58,7 +58,9 @@ class Saved:
 
 @dataclass(slots=True)
 class _Interval:
-    """Sums since the last log, kept on the device so that no step waits for them."""
+    """Sums since the last log, kept on the device so that no step waits for them: losses over steps, parts of them over
+    what they count.
+    """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
@@ -67,6 +69,19 @@ class _Interval:
     began: float = field(default_factory=time.perf_counter)
     steps: int = 0
     grad_norm: float = 0.0
+
+    def add(self, objective: str, mean: Tensor, loss: Loss) -> None:
+        """One micro-batch; `mean` is its share of the step's loss."""
+        _add(self.sums, objective, mean)
+        for name, part in (loss.terms | loss.parts).items():
+            _add(self.sums, f"{objective}/{name}", part)
+
+    def add_counts(self, objective: str, counts: Mapping[str, float], loss: Loss) -> None:
+        """One step, of which `loss` is a micro-batch."""
+        self.counts[objective] = self.counts.get(objective, 0) + 1
+        for name in loss.terms | loss.parts:
+            key = f"{objective}/{name}"
+            self.counts[key] = self.counts.get(key, 0) + count_of(name, counts)
 
 
 class PretrainStep(nn.Module):
@@ -77,9 +92,9 @@ class PretrainStep(nn.Module):
         self.model = model
         self.objectives = objectives
 
-    def forward(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: MicroBatch) -> Loss:
         loss: Loss = self.objectives[batch.objective].loss(self.model, batch)
-        return loss.sum, loss.parts
+        return loss
 
 
 class Trainer:
@@ -166,21 +181,21 @@ class Trainer:
         lr = learning_rate(step, self.settings.steps, self.optimiser_settings)
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = lr
-        sizes = [(batch.count, batch.real_tokens, len(batch.inputs.lengths_B)) for batch in group]
+        # a step trains one objective, so that all of its micro-batches count the same terms
+        sizes = [(batch.real_tokens, len(batch.inputs.lengths_B), *batch.counts.values()) for batch in group]
         totals = torch.tensor(sizes, dtype=torch.float64).sum(0).to(self.world.device)
-        count, tokens, samples = self.world.add(totals).tolist()
+        tokens, samples, *summed = self.world.add(totals).tolist()
+        counts = dict(zip(group[0].counts, summed, strict=True))
         for number, batch in enumerate(group):
             place = number * self.world.size + self.world.rank
             torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, step, place]).generate_state(1)[0]))
             with self._no_sync(last=number == len(group) - 1), self._autocast():
-                loss_sum, parts = self.module(batch)
+                loss: Loss = self.module(batch)
+                mean = loss.mean(counts)
                 # DistributedDataParallel takes the mean over processes; the sum is wanted
-                scaled = loss_sum * (self.world.size / count)
-                self.scaler.scale(scaled).backward()
-            _add(interval.sums, batch.objective, loss_sum)
-            for name, part in parts.items():
-                _add(interval.sums, f"{batch.objective}/{name}", part)
-        interval.counts[group[0].objective] = interval.counts.get(group[0].objective, 0.0) + count
+                torch.autograd.backward(self.scaler.scale(mean * self.world.size))
+            interval.add(batch.objective, mean, loss)
+        interval.add_counts(group[0].objective, counts, loss)
         interval.tokens += int(tokens)
         interval.steps += 1
         taken, interval.grad_norm = self._update()
@@ -230,9 +245,7 @@ class Trainer:
         return Logged(
             step=self.state.step,
             lr=self.optimiser.param_groups[0]["lr"],
-            losses={
-                name: value / interval.counts[name.partition("/")[0]] for name, value in zip(names, values, strict=True)
-            },
+            losses={name: value / interval.counts[name] for name, value in zip(names, values, strict=True)},
             grad_norm=interval.grad_norm,
             tokens_per_second=interval.tokens / seconds,
             waiting=interval.waited / seconds,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlprep.pretrain.base import MicroBatch, Sample, to_device
+from vlprep.pretrain.base import Loss, MicroBatch, Sample, count_of, to_device
 from vlprep.pretrain.batching import Ints
 from vlprep.pretrain.loader import VALIDATION_EPOCH, Stream, pairs
 from vlprep.pretrain.masking import generator
@@ -84,19 +84,19 @@ def _swapped(sample: Sample, other: Sample, objective: str) -> Sample:
 
 
 def _figures(module: PretrainStep, name: str, batches: list[MicroBatch], device: torch.device) -> dict[str, float]:
-    sums: dict[str, float] = {}
+    counts = {term: sum(batch.counts[term] for batch in batches) for term in batches[0].counts}
+    figures: dict[str, float] = {}
     scores, labels = [], []
     for batch in batches:
         moved = to_device(batch, device)
-        loss, parts = module(moved)
-        for key, value in {"loss": loss, **parts}.items():
-            sums[key] = sums.get(key, 0.0) + float(value)
+        loss: Loss = module(moved)
+        shares = {part: value / count_of(part, counts) for part, value in (loss.terms | loss.parts).items()}
+        for key, value in {"loss": loss.mean(counts), **shares}.items():
+            figures[f"{name}/{key}"] = figures.get(f"{name}/{key}", 0.0) + float(value)
         scorer = getattr(module.objectives[name], "scores", None)
         if scorer is not None:
             scores.append(scorer(module.model, moved).double().cpu().numpy())
             labels.append(batch.targets.labels_B.numpy())
-    count = sum(batch.count for batch in batches)
-    figures = {f"{name}/{key}": value / count for key, value in sums.items()}
     if scores:
         figures[f"{name}/auc"] = auc(np.concatenate(scores), np.concatenate(labels))
     return figures

@@ -14,7 +14,7 @@ from vlprep.errors import SettingsError
 from vlprep.interop.bert_files import ExportedFiles, write_hugging_face, write_uniter
 from vlprep.pretrain.checkpoint import MODEL_NAME, STATE_NAME, TrainingState, checkpoints, read_model, read_state
 from vlprep.pretrain.models.config_file import read_model_config
-from vlprep.pretrain.models.single_stream import SingleStreamConfig
+from vlprep.pretrain.models.kinds import ModelConfig
 from vlprep.pretrain.recipe import load_recipe
 from vlprep.pretrain.run_folder import RECIPE_NAME
 
@@ -32,7 +32,7 @@ class RunCheckpoint:
     state: TrainingState
     objectives: Mapping[str, float]
     """With their weights."""
-    model: SingleStreamConfig
+    model: ModelConfig
     parameters: int
     """Numbers in the model, tied ones counted once."""
     bytes: int

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from vlprep.cluster.vocabulary import VOCABULARY_NAME, Vocabulary
 from vlprep.errors import SettingsError
@@ -18,7 +19,8 @@ from vlprep.pretrain.distributed import World, join_world
 from vlprep.pretrain.embeddings import VisualTokenEmbeddings
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.config_file import write_model_config
-from vlprep.pretrain.models.single_stream import SingleStream, SingleStreamConfig
+from vlprep.pretrain.models.kinds import ModelConfig, build_model
+from vlprep.pretrain.models.single_stream import SingleStream
 from vlprep.pretrain.objectives.catalogue import make_objectives
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.recipe import Recipe
@@ -255,11 +257,11 @@ def _forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _build_model(config: SingleStreamConfig, recipe: Recipe, vocabulary: Vocabulary | None) -> SingleStream:
+def _build_model(config: ModelConfig, recipe: Recipe, vocabulary: Vocabulary | None) -> nn.Module:
     """Seeded initial weights; visual tokens start from their vocabulary's centroids."""
     torch.manual_seed(recipe.train.seed)
-    model = SingleStream(config)
-    if vocabulary is not None:
+    model = build_model(config)
+    if vocabulary is not None and isinstance(model, SingleStream):
         embeddings = model.bert["visual_embeddings"]
         assert isinstance(embeddings, VisualTokenEmbeddings)
         embeddings.load_centroids(torch.from_numpy(vocabulary.centroids[-1]))

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.attention import Backend, Layout
-from vlprep.pretrain.base import Inputs
+from vlprep.pretrain.base import Inputs, StoreFacts
 from vlprep.pretrain.embeddings import (
     VISUAL_TYPE,
     RegionEmbeddings,
@@ -24,6 +23,9 @@ from vlprep.pretrain.embeddings import (
 )
 from vlprep.pretrain.encoder import Encoder, EncoderConfig
 from vlprep.pretrain.heads import ClassHead, FeatureHead, Pooler, WordHead
+from vlprep.pretrain.masking import TextVocabulary
+from vlprep.pretrain.models.parts import first_states, initialise, interleave
+from vlprep.pretrain.recipe import ModelSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,21 @@ class SingleStreamConfig:
     """Size of the visual vocabulary's centroids, where they are the (projected) embeddings of visual tokens."""
     freeze_centroids: bool = False
     attention: Backend = "padded"
+
+
+def single_stream_config(settings: ModelSettings, words: TextVocabulary, facts: StoreFacts) -> SingleStreamConfig:
+    """The network for a recipe and its stores."""
+    return SingleStreamConfig(
+        encoder=settings.encoder(),
+        vocabulary=words.size,
+        positions=settings.positions,
+        region_dim=facts.region_dim,
+        region_classes=facts.num_classes + 1 if facts.num_classes else 0,
+        visual_vocabulary=facts.visual_vocabulary,
+        centroid_dim=facts.centroid_dim,
+        freeze_centroids=settings.freeze_centroids,
+        attention=settings.attention,
+    )
 
 
 class SingleStream(nn.Module):
@@ -85,34 +102,30 @@ class SingleStream(nn.Module):
                 frozen=config.freeze_centroids,
             )
             self.cls["visual_predictions"] = ClassHead(config.visual_vocabulary, hidden, eps)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def encode(self, inputs: Inputs) -> Tensor:
         """The last layer's states of the packed sequences, (T, H)."""
-        embedded, slots = [], []
+        parts = []
         types: Tensor = self._text.token_type_embeddings.weight
         if inputs.text is not None:
-            embedded.append(self._text(inputs.text))
-            slots.append(inputs.text.slots_P)
+            parts.append((self._text(inputs.text), inputs.text.slots_P))
         if inputs.regions is not None:
-            embedded.append(self._part("img_embeddings", "regions")(inputs.regions, types[VISUAL_TYPE]))
-            slots.append(inputs.regions.slots_R)
+            regions_RH = self._part("img_embeddings", "regions")(inputs.regions, types[VISUAL_TYPE])
+            parts.append((regions_RH, inputs.regions.slots_R))
         if inputs.visual_tokens is not None:
             visual = inputs.visual_tokens
             words_VH = self._part("visual_embeddings", "visual tokens")(visual.ids_V)
             place_VH = self._text.position_embeddings(visual.positions_V)
-            embedded.append(self._text.finish(words_VH + place_VH + types[VISUAL_TYPE]))
-            slots.append(visual.slots_V)
-        together_TH = torch.cat(embedded)
-        packed_TH = torch.empty_like(together_TH).index_copy(0, torch.cat(slots), together_TH)
+            parts.append((self._text.finish(words_VH + place_VH + types[VISUAL_TYPE]), visual.slots_V))
+        packed_TH = interleave(parts)
         layout = Layout(inputs.lengths_B, packed_TH.device, self.config.attention)
         states_TH: Tensor = self.bert["encoder"](packed_TH, layout)
         return states_TH
 
     def pooled(self, states_TH: Tensor, inputs: Inputs) -> Tensor:
         """tanh-pooled state of each sequence's first token, (B, H)."""
-        starts_B = (inputs.lengths_B.cumsum(0) - inputs.lengths_B).to(states_TH.device, non_blocking=True)
-        pooled_BH: Tensor = self.bert["pooler"](states_TH[starts_B])
+        pooled_BH: Tensor = self.bert["pooler"](first_states(states_TH, inputs.lengths_B))
         return pooled_BH
 
     def word_logits(self, states_MH: Tensor) -> Tensor:
@@ -152,14 +165,3 @@ class SingleStream(nn.Module):
         if name not in self.bert:
             raise SettingsError(f"this model was built without {what}, but the batch holds some")
         return self.bert[name]
-
-
-def _initialise(module: nn.Module) -> None:
-    """BERT's: normal with standard deviation 0.02, biases zero."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            with torch.no_grad():
-                module.weight[module.padding_idx].zero_()
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -1,40 +1,103 @@
-"""The objectives by name: what `--objective` takes."""
+"""The objectives by name: what `--objective` takes and `vlprep objectives` lists."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.base import Objective
 from vlprep.pretrain.objectives.itm import ImageTextMatching
+from vlprep.pretrain.objectives.lxmert import LxmertTasks
 from vlprep.pretrain.objectives.mlm import MaskedLanguage
 from vlprep.pretrain.objectives.regions import RegionClasses, RegionDistributions, RegionFeatures
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.objectives.video import Alignment, MaskedVisualTokens
-from vlprep.pretrain.recipe import ObjectiveSettings
+from vlprep.pretrain.recipe import ModelKind, ObjectiveSettings
 
-_MAKERS: Mapping[str, Callable[[SequenceRule, ObjectiveSettings], Objective]] = {
-    "mlm": lambda rule, settings: MaskedLanguage(rule=rule, text_only=settings.text_only),
-    "mrfr": lambda rule, settings: RegionFeatures(rule=rule, reduction=settings.reduction),
-    "mrc": lambda rule, settings: RegionClasses(rule=rule),
-    "mrc-kl": lambda rule, settings: RegionDistributions(rule=rule, reduction=settings.reduction),
-    "itm": lambda rule, settings: ImageTextMatching(rule=rule, wra=settings.wra),
-    "mfm": lambda rule, settings: MaskedVisualTokens(rule=rule, video_only=settings.video_only),
-    "align": lambda rule, settings: Alignment(rule=rule),
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveEntry:
+    """One objective for people: what it is, and what model it trains."""
+
+    make: Callable[[SequenceRule, ObjectiveSettings], Objective]
+    systems: str
+    formula: str
+    source: str
+    kind: ModelKind = "single-stream"
+
+
+OBJECTIVES: Mapping[str, ObjectiveEntry] = {
+    "mlm": ObjectiveEntry(
+        make=lambda rule, settings: MaskedLanguage(rule=rule, text_only=settings.text_only),
+        systems="UNITER, VideoBERT",
+        formula="mean over masked pieces of -log p(piece)",
+        source="UNITER data/mlm.py, model/pretrain.py:107-127",
+    ),
+    "mrfr": ObjectiveEntry(
+        make=lambda rule, settings: RegionFeatures(rule=rule, reduction=settings.reduction),
+        systems="UNITER",
+        formula="mean over masked regions and dimensions of (prediction - feature)^2",
+        source="UNITER model/pretrain.py:135-154",
+    ),
+    "mrc": ObjectiveEntry(
+        make=lambda rule, settings: RegionClasses(rule=rule),
+        systems="UNITER",
+        formula="mean over masked regions of -log p(likeliest foreground class)",
+        source="UNITER model/pretrain.py:220-227",
+    ),
+    "mrc-kl": ObjectiveEntry(
+        make=lambda rule, settings: RegionDistributions(rule=rule, reduction=settings.reduction),
+        systems="UNITER",
+        formula="mean over masked regions (and classes) of KL(detector || p)",
+        source="UNITER model/pretrain.py:216-220",
+    ),
+    "itm": ObjectiveEntry(
+        make=lambda rule, settings: ImageTextMatching(rule=rule, wra=settings.wra),
+        systems="UNITER",
+        formula="mean over pairs of -log p(match or not) + wra * transport distance",
+        source="UNITER data/itm.py, model/pretrain.py:156-199, model/ot.py",
+    ),
+    "mfm": ObjectiveEntry(
+        make=lambda rule, settings: MaskedVisualTokens(rule=rule, video_only=settings.video_only),
+        systems="VideoBERT",
+        formula="mean over masked visual tokens of -log p(token)",
+        source="Sun et al. 2019 §3.2",
+    ),
+    "align": ObjectiveEntry(
+        make=lambda rule, settings: Alignment(rule=rule),
+        systems="VideoBERT",
+        formula="mean over pairs of -log p(aligned or not)",
+        source="Sun et al. 2019 §3.2",
+    ),
+    "lxmert": ObjectiveEntry(
+        make=lambda rule, settings: LxmertTasks(rule=rule),
+        systems="LXMERT",
+        formula="match + mlm + (objects + attributes, by confidence, + masked features) / 0.15",
+        source="LXMERT lxrt/modeling.py:635-1000",
+        kind="lxmert",
+    ),
 }
-
-
-def objective_names() -> tuple[str, ...]:
-    return tuple(_MAKERS)
 
 
 def make_objectives(settings: Mapping[str, ObjectiveSettings], rule: SequenceRule) -> dict[str, Objective]:
     """The objectives of a recipe. Raises `SettingsError` for an unknown name or for none at all."""
     if not settings:
         raise SettingsError("no objective: name some with --objective mlm+mfm, or take a --recipe")
-    if unknown := settings.keys() - _MAKERS.keys():
-        raise SettingsError(f"--objective {', '.join(sorted(unknown))}: there are {', '.join(_MAKERS)}")
+    if unknown := settings.keys() - OBJECTIVES.keys():
+        raise SettingsError(f"--objective {', '.join(sorted(unknown))}: there are {', '.join(OBJECTIVES)}")
     return {
-        name: _MAKERS[name](replace(rule, thin_up_to=chosen.thin_up_to), chosen) for name, chosen in settings.items()
+        name: OBJECTIVES[name].make(replace(rule, thin_up_to=chosen.thin_up_to), chosen)
+        for name, chosen in settings.items()
     }
+
+
+def require_kind(names: Iterable[str], kind: ModelKind) -> None:
+    """Raises `SettingsError` where an objective trains another kind of model than the recipe's."""
+    for name in names:
+        if OBJECTIVES[name].kind != kind:
+            fitting = ", ".join(other for other, entry in OBJECTIVES.items() if entry.kind == kind)
+            raise SettingsError(
+                f"objective {name} trains a {OBJECTIVES[name].kind} model, and model.kind is {kind}, which has"
+                f" {fitting}: take a --recipe of {OBJECTIVES[name].systems}"
+            )

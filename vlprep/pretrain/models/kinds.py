@@ -1,0 +1,53 @@
+"""The kinds of models by name: what `[model] kind` of a recipe takes and `model.json` records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import nn
+
+from vlprep.pretrain.base import StoreFacts
+from vlprep.pretrain.encoder import EncoderConfig
+from vlprep.pretrain.masking import TextVocabulary
+from vlprep.pretrain.models.lxmert import Lxmert, LxmertConfig, lxmert_config
+from vlprep.pretrain.models.single_stream import SingleStream, SingleStreamConfig, single_stream_config
+from vlprep.pretrain.recipe import ModelKind, ModelSettings
+
+
+class ModelConfig(Protocol):
+    """What the configurations of all kinds have; each is a frozen dataclass."""
+
+    @property
+    def encoder(self) -> EncoderConfig:
+        """Of the text."""
+        ...
+
+    @property
+    def vocabulary(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A network and how its sizes follow from a recipe and its data."""
+
+    config: type[Any]
+    build: Callable[[Any], nn.Module]
+    configure: Callable[[ModelSettings, TextVocabulary, StoreFacts], ModelConfig]
+
+
+KINDS: Mapping[ModelKind, Kind] = {
+    "single-stream": Kind(SingleStreamConfig, SingleStream, single_stream_config),
+    "lxmert": Kind(LxmertConfig, Lxmert, lxmert_config),
+}
+
+
+def kind_of(config: ModelConfig) -> ModelKind:
+    """The name of a configuration's kind."""
+    return next(name for name, kind in KINDS.items() if isinstance(config, kind.config))
+
+
+def build_model(config: ModelConfig) -> nn.Module:
+    """The network, with initial weights from torch's generator."""
+    return KINDS[kind_of(config)].build(config)

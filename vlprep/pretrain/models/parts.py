@@ -1,0 +1,46 @@
+"""What the models share beside embeddings, encoder and heads: initial weights, and the way into and out of a sequence.
+
+Shape suffixes: T packed tokens, P text pieces, R regions, B sequences, H hidden size of a stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """States of a two-stream model; the streams may differ in width."""
+
+    text_PH: Tensor
+    regions_RH: Tensor
+
+
+def interleave(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """(T, H): the embedded rows of text, regions, …, each put into its slots of the packed sequences.
+
+    `parts` are (rows, slots), which together fill every slot once.
+    """
+    together_TH = torch.cat([rows for rows, _ in parts])
+    return torch.empty_like(together_TH).index_copy(0, torch.cat([slots for _, slots in parts]), together_TH)
+
+
+def first_states(states_TH: Tensor, lengths_B: Tensor) -> Tensor:
+    """(B, H) state of each sequence's first token. `lengths_B` is on the CPU."""
+    starts_B = (lengths_B.cumsum(0) - lengths_B).to(states_TH.device, non_blocking=True)
+    return states_TH[starts_B]
+
+
+def initialise(module: nn.Module) -> None:
+    """BERT's: normal with standard deviation 0.02, biases zero. For `Module.apply`."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            with torch.no_grad():
+                module.weight[module.padding_idx].zero_()
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
