@@ -116,6 +116,8 @@ def main(connection: Connection, spec: WorkerSpec, device: str, threads: int) ->
         _log.exception("the worker on %s ends", device)
         beat.tell(Raised(f"raised {type(error).__name__}: {error}"))
         _leave()  # and not through the interpreter's end, which waits for threads that may hang
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to put away, and an exception would be a trace
 
 
 def _listen(connection: Connection, jobs: queue.SimpleQueue[Job | None]) -> None:
