@@ -75,17 +75,17 @@ class RegionDetector:
         self._device = device
         arithmetic = arithmetic_for(precision, device)
         self._dtype = arithmetic.dtype
-        self._network = network.requires_grad_(False).eval().to(device)
+        self.network = network.requires_grad_(False).eval().to(device)
         self._anchors_A4 = network.rpn.anchors_A4.clone()  # stays float32
         for part in (network.backbone, network.rpn, network.res5, network.res5_norm):
             if part is not None:
                 part.to(arithmetic.dtype).to(memory_format=torch.channels_last)
         chunk = chunk or _CHUNK[device.type]
-        self._head: RegionHead[Any]
+        self.head: RegionHead[Any]
         if arithmetic.tile is not None and applies_to(spec):
-            self._head = MatmulHead(network, tile=arithmetic.tile, chunk=chunk)
+            self.head = MatmulHead(network, tile=arithmetic.tile, chunk=chunk)
         else:
-            self._head = ConvolutionHead(network, spec, chunk=chunk)
+            self.head = ConvolutionHead(network, spec, chunk=chunk)
 
     def settings(self) -> dict[str, Any]:
         """The spec's fields and the precision; the weights are recorded beside them."""
@@ -119,7 +119,7 @@ class RegionDetector:
                 group = self._locate([images[row] for row in rows], [given[row] for row in rows])
                 located.update(zip(rows, group, strict=True))
             in_order = [located[row] for row in range(len(images))]
-            features = stream(self._head, [of.map_Chw for of in in_order], [of.boxes_R4 for of in in_order])
+            features = stream(self.head, [of.map_Chw for of in in_order], [of.boxes_R4 for of in in_order])
             return [self._regions(*of_image) for of_image in zip(images, in_order, features, strict=True)]
 
     def _locate(
@@ -129,7 +129,7 @@ class RegionDetector:
         map_BChw = self._backbone(images)
         anchors_N4 = map_anchors(self._anchors_A4, *map_BChw.shape[2:])
         if any(boxes_R4 is None for boxes_R4 in given):
-            logits_BN, deltas_BN4 = self._network.rpn(map_BChw)
+            logits_BN, deltas_BN4 = self.network.rpn(map_BChw)
         for row, (image, boxes) in enumerate(zip(images, given, strict=True)):
             factors = torch.tensor(image.scale_xy * 2, device=self._device)
             if boxes is not None:
@@ -144,11 +144,11 @@ class RegionDetector:
 
     def _backbone(self, images: Sequence[PreparedImage]) -> Tensor:
         pixels_B3hw = torch.stack([image.pixels for image in images]).to(self._device, self._dtype)
-        map_BChw: Tensor = self._network.backbone(pixels_B3hw.contiguous(memory_format=torch.channels_last))
+        map_BChw: Tensor = self.network.backbone(pixels_B3hw.contiguous(memory_format=torch.channels_last))
         return map_BChw
 
     def _regions(self, image: PreparedImage, located: _Located, features_RD: Tensor) -> Regions:
-        predictions: Predictions = self._network.predictor(features_RD)
+        predictions: Predictions = self.network.predictor(features_RD)
         # Decoded in original pixels: Caffe's + 1 is one of those, and without it scale does not matter.
         regressed_R4 = decode(
             located.proposals_R4, predictions.deltas_R4, weights=self.spec.box_weights, plus_one=self.spec.plus_one
