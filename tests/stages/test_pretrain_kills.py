@@ -1,0 +1,146 @@
+"""`vlprep pretrain` killed at any moment ends, run again, as the uninterrupted run; Ctrl-C and a full disk are clean."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pretrain.stores import learnable_images
+from stages.test_pretrain import give_tokenizer
+
+from vlprep.pretrain.checkpoint import checkpoints, read_state
+
+COMMAND = Path(sys.executable).with_name("vlprep")
+STEPS = 60
+SETTINGS = (
+    "model.layers=1",
+    "model.hidden=16",
+    "model.heads=2",
+    "model.intermediate=32",
+    "batches.tokens=100",
+    "train.log_every=4",
+    "train.save_every=5",
+    "train.validate_every=10",
+    "train.validation_share=0.2",
+    "train.loaders=1",
+)
+"""A log entry, a checkpoint and a validation often coincide, and often do not."""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("coco")
+    learnable_images(folder / "vlprep")
+    give_tokenizer(folder / "vlprep" / "text")
+    return folder
+
+
+def arguments(dataset: Path, out: Path) -> list[str]:
+    settings = [f"--set={setting}" for setting in SETTINGS]
+    return [str(COMMAND), "pretrain", str(dataset), *settings, f"--steps={STEPS}", "--device=cpu", f"--out={out}"]
+
+
+def start(dataset: Path, out: Path, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        arguments(dataset, out),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    return said
+
+
+def result(run: Path) -> tuple[bytes, list[Any]]:
+    """Final weights, and every figure that is no measure of time."""
+    clock = ("tokens_per_second", "waiting")
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    curve = [{name: value for name, value in entry.items() if name not in clock} for entry in entries]
+    return (checkpoints(run / "checkpoints")[-1] / "model.safetensors").read_bytes(), curve
+
+
+def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
+    """Until the run has logged this step."""
+    path = run / "metrics.jsonl"
+    while process.poll() is None and (not path.is_file() or f'"step": {step},' not in path.read_text()):
+        time.sleep(0.005)
+
+
+def kill_and_resume(dataset: Path, folder: Path, moments: int) -> None:
+    finish(start(dataset, folder / "whole"))
+    whole = result(folder / "whole")
+    assert [entry["step"] for entry in whole[1] if entry["kind"] == "validation"] == [10, 20, 30, 40, 50, 60]
+    rng = random.Random(5)
+    for moment in range(moments):
+        run = folder / f"killed-{moment}"
+        for early, late in ((4, STEPS // 2), (STEPS // 2 + 2, STEPS)):  # the second time after it has resumed
+            process = start(dataset, run)
+            wait_for_step(process, run, rng.randrange(early, late, 4))
+            time.sleep(rng.uniform(0, 0.1))
+            process.kill()
+            process.communicate()
+        finish(start(dataset, run))
+        assert result(run) == whole
+        assert [read_state(path).step for path in checkpoints(run / "checkpoints")] == [STEPS - 5, STEPS]
+        assert not list((run / "checkpoints").glob(".*"))
+
+
+def test_a_few_kills(dataset, tmp_path) -> None:
+    kill_and_resume(dataset, tmp_path, moments=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_twenty_kills(dataset, tmp_path) -> None:
+    kill_and_resume(dataset, tmp_path, moments=10)
+
+
+def test_ctrl_c_says_how_to_go_on(dataset, tmp_path) -> None:
+    process = start(dataset, tmp_path / "run")
+    wait_for_step(process, tmp_path / "run", 12)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: loaders get it too
+    printed, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said + printed
+    resume = said.splitlines()[-1].strip()
+    assert said.splitlines()[-2].startswith("Stopped")
+    assert resume.startswith(f"vlprep pretrain {dataset} ")
+    assert checkpoints(tmp_path / "run" / "checkpoints")
+    said = finish(start(dataset, tmp_path / "run"))
+    assert "going on after step" in said
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(dataset, tmp_path) -> None:
+    """A limit on the size of a file stands in for the disk; metrics fit, the second save does not."""
+    finish(start(dataset, tmp_path / "whole"))
+    saved = checkpoints(tmp_path / "whole" / "checkpoints")[-1]
+    sizes = {name: (saved / name).stat().st_size for name in ("model.safetensors", "training.pt")}
+    for name in sizes:
+        run = tmp_path / name
+        process = start(dataset, run)
+        wait_for_step(process, run, 12)
+        limit = sizes[name] // 2
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 1, said
+        assert "could not be written" in said
+        assert "Traceback" not in said
+        assert not list((run / "checkpoints").glob(".*"))
+        assert read_state(checkpoints(run / "checkpoints")[-1]).step >= 10
+    finish(start(dataset, tmp_path / "training.pt"))
+    assert result(tmp_path / "training.pt") == result(tmp_path / "whole")
