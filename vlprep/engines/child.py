@@ -5,6 +5,8 @@ This process must never outlive its driver, print on the driver's stdout, or ans
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import faulthandler
 import importlib
 import logging
@@ -110,6 +112,7 @@ def main(connection: Connection, spec: WorkerSpec, device: str, threads: int) ->
         beat.tell(Ready())
         while (job := jobs.get()) is not None:
             beat.tell(Finished(worker.run(job, beat)))
+            _give_memory_back()
     except VlprepError as error:
         beat.tell(Fatal(error))
     except Exception as error:  # noqa: BLE001 (the end of a process, told to its driver)
@@ -131,6 +134,12 @@ def _listen(connection: Connection, jobs: queue.SimpleQueue[Job | None]) -> None
 
 def _leave() -> NoReturn:
     os._exit(1)
+
+
+def _give_memory_back() -> None:
+    """Make glibc return what was freed: kept in pieces, it had grown by a tenth after a thousand pictures."""
+    with contextlib.suppress(OSError, AttributeError):  # another libc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _unwind(signal_number: int, frame: FrameType | None) -> NoReturn:
