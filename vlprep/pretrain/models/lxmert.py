@@ -104,7 +104,7 @@ class Lxmert(nn.Module):
                 nn.Linear(2 * hidden, config.answers),
             )
             self.answer_head = nn.ModuleDict({"logit_fc": answers})
-        self.apply(initialise)
+        initialise(self, hidden)
 
     def encode(self, inputs: Inputs) -> Streams:
         """The last states of both streams."""

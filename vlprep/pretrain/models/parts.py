@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+_BERT_BASE_WIDTH = 768
+
 
 @dataclass(frozen=True, slots=True)
 class Streams:
@@ -35,10 +37,21 @@ def first_states(states_TH: Tensor, lengths_B: Tensor) -> Tensor:
     return states_TH[starts_B]
 
 
-def initialise(module: nn.Module) -> None:
-    """BERT's: normal with standard deviation 0.02, biases zero. For `Module.apply`."""
+def initialise(network: nn.Module, hidden: int) -> None:
+    """BERT's: normal with standard deviation 0.02, biases zero.
+
+    A network narrower than BERT-base (small twins; none that was published) gets 0.02 * sqrt(768 / hidden), so that
+    projections spread as widely as they do there: with 0.02, attention starts out flat, and a network 128 wide needed
+    three times the steps to look at its regions (benchmarks/learning.py).
+    """
+    std = 0.02 * max(1.0, _BERT_BASE_WIDTH / hidden) ** 0.5
+    for module in network.modules():
+        _initialise(module, std)
+
+
+def _initialise(module: nn.Module, std: float) -> None:
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=std)
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             with torch.no_grad():
                 module.weight[module.padding_idx].zero_()

@@ -102,7 +102,7 @@ class SingleStream(nn.Module):
                 frozen=config.freeze_centroids,
             )
             self.cls["visual_predictions"] = ClassHead(config.visual_vocabulary, hidden, eps)
-        self.apply(initialise)
+        initialise(self, hidden)
 
     def encode(self, inputs: Inputs) -> Tensor:
         """The last layer's states of the packed sequences, (T, H)."""
