@@ -29,10 +29,10 @@ demo: $(VENV)/.installed  ## render a small dataset, extract its regions, show w
 	$(BIN)/vlprep demo --out demo
 
 test: $(VENV)/.dev  ## the tests, under 10 minutes on 2 cores
-	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu"
 
 test-slow: $(VENV)/.dev  ## full-size parity and endurance, about 15 minutes
-	$(BIN)/python -m pytest -q -m "slow and not gpu"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow and not gpu" --timeout=900
 
 lint: $(VENV)/.dev  ## ruff and the import contract
 	$(BIN)/ruff check .
