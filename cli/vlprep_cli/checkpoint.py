@@ -68,17 +68,21 @@ def _facts(found: RunCheckpoint) -> list[tuple[str, str]]:
 
 @checkpoint.command()
 @_run_argument
-@click.option("--to", "form", type=click.Choice(["hf", "uniter"]), required=True, help="Whose format.")
-@click.option("--out", type=click.Path(path_type=Path), help="The folder to write into.  [default: RUN/hf, RUN/uniter]")
+@click.option("--to", "form", type=click.Choice(["hf", "uniter", "lxmert"]), required=True, help="Whose format.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The folder to write into.  [default: RUN/hf, RUN/uniter, …]"
+)
 @json_option
 @common_options
 def export(run: Path, form: Format, out: Path | None, as_json: bool) -> None:
     """Write a run's weights for other people's code.
 
     \b
-    hf      config.json and model.safetensors, for transformers' BertModel,
-            BertForMaskedLM and BertForPreTraining: the text side only
+    hf      config.json and model.safetensors, for transformers: of a single
+            stream the text side only, for BertModel, BertForMaskedLM and
+            BertForPreTraining; of LXMERT all, for LxmertForPreTraining
     uniter  uniter.pt with the names of UNITER's own code, for models of regions
+    lxmert  model_LXRT.pth with the names of LXMERT's own code
     """
     from vlprep.stages.checkpoints import export_checkpoint
 

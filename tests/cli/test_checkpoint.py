@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from vlprep.pretrain.checkpoint import TrainingState, save_checkpoint
 from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.models.config_file import write_model_config
+from vlprep.pretrain.models.kinds import build_model
+from vlprep.pretrain.models.lxmert import LxmertConfig
 from vlprep.pretrain.models.single_stream import SingleStream, SingleStreamConfig
 from vlprep.pretrain.recipe import load_recipe
 from vlprep.pretrain.run_folder import open_run
@@ -28,13 +30,13 @@ def make_run(folder, config=REGIONS, steps=(10, 20)):
     for step in steps:
         torch.manual_seed(step)
         state = TrainingState(step=step, samples=8 * step, tokens=100 * step, skipped=1)
-        save_checkpoint(folder / "checkpoints", state, SingleStream(config), {}, keep=2)
+        save_checkpoint(folder / "checkpoints", state, build_model(config), {}, keep=2)
     return folder
 
 
 def words(step, config=REGIONS):
     torch.manual_seed(step)
-    return SingleStream(config).state_dict()["bert.embeddings.word_embeddings.weight"]
+    return build_model(config).state_dict()["bert.embeddings.word_embeddings.weight"]
 
 
 @pytest.fixture
@@ -94,3 +96,17 @@ def test_the_model_of_another_size_is_kept_too(tmp_path, document):
     written = json.loads((run / "hf" / "config.json").read_text())
     assert (written["max_position_embeddings"], written["type_vocab_size"]) == (48, 4)
     assert (written["layer_norm_eps"], written["hidden_dropout_prob"], written["num_attention_heads"]) == (1e-5, 0, 2)
+
+
+def test_an_lxmert_goes_to_its_own_code_and_to_transformers(tmp_path, vlprep, document):
+    sizes = LxmertConfig(encoder=SIZES, region_layers=1, cross_layers=1, vocabulary=50, positions=32, region_dim=8)
+    run = make_run(tmp_path / "run", sizes, steps=(1,))
+    assert document("checkpoint", "info", run)["model"]["cross_layers"] == 1
+    exported = document("checkpoint", "export", run, "--to", "lxmert")
+    arrays = torch.load(exported["files"][0], weights_only=True)
+    assert torch.equal(arrays["cls.predictions.decoder.weight"], words(1, sizes))
+    document("checkpoint", "export", run, "--to", "hf")
+    assert json.loads((run / "hf" / "config.json").read_text())["model_type"] == "lxmert"
+    result = vlprep("checkpoint", "export", run, "--to", "uniter")
+    assert result.exit_code == 2
+    assert "this is lxmert: hf, lxmert" in result.stderr

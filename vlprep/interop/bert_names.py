@@ -32,11 +32,11 @@ _VIDEO_PARTS = ("bert.visual_embeddings.", "cls.visual_predictions.")
 
 
 def our_name(name: str) -> str:
-    """What we call the tensor that a BERT, UNITER or own checkpoint calls `name`."""
+    """What we call the tensor that a checkpoint calls `name`: a BERT's, UNITER's, LXMERT's (Hugging Face's) or ours."""
     name = re.sub(r"(LayerNorm)\.(gamma|beta)$", lambda match: f"{match[1]}.{_OLD_NORM[match[2]]}", name)
     if name.startswith(("embeddings.", "encoder.", "pooler.")):
         return f"bert.{name}"
-    return re.sub(r"^uniter\.", "bert.", name)
+    return re.sub(r"^(uniter|lxmert)\.", "bert.", name)
 
 
 def to_ours(arrays: Mapping[str, Tensor], file: str) -> dict[str, Tensor]:

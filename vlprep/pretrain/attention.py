@@ -1,6 +1,6 @@
 """Attention over packed sequences: the one place that knows how they are laid out for a kernel.
 
-A `Layout` says where the sequences lie. Where one stream looks at another, both have one.
+A `Layout` says where the sequences lie. Where a stream looks at another, both have one.
 
 - `padded`: scaled_dot_product_attention on a padded view. The reference; runs everywhere, takes any mask.
 - `jagged`: the same kernel on nested tensors; no padding is computed.
@@ -9,8 +9,8 @@ A `Layout` says where the sequences lie. Where one stream looks at another, both
 All give the same numbers to rounding. At the lengths of captions and regions (40 to 160) attention is a small share of
 the work; what counts is that everything *else* runs on packed tokens.
 
-Shape suffixes: T packed tokens, S packed tokens of the keys' stream, B sequences, L longest sequence, N heads, E size of
-a head.
+Shape suffixes: T packed tokens, S those of the keys' stream, B sequences, L longest sequence, N heads, E size of a
+head.
 """
 
 from __future__ import annotations

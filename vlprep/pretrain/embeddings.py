@@ -96,9 +96,15 @@ class VisualTokenEmbeddings(nn.Module):
         return torch.where(is_special_V1, special_VH, words_VH)
 
     def load_centroids(self, centroids_KD: Tensor) -> None:
-        """Start from the visual vocabulary's leaves."""
+        """Start from the visual vocabulary's leaves, moved to mean zero and scaled to the spread of the other
+        embeddings: features have any scale, and large ones would drown the positions they are added to. Absent leaves
+        (zeros) stay zeros.
+        """
         with torch.no_grad():
-            self.tokens.weight.copy_(centroids_KD)
+            present_K1 = centroids_KD.any(1, keepdim=True)
+            centred_KD = (centroids_KD - centroids_KD[present_K1[:, 0]].mean(0)) * present_K1
+            spread = (self.projection(centred_KD) - self.projection(torch.zeros_like(centred_KD[:1]))).std()
+            self.tokens.weight.copy_(centred_KD * (self.special.weight.std() / spread.clamp(min=1e-12)))
 
 
 def geometry_7(boxes_R4: Tensor) -> Tensor:

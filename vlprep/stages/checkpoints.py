@@ -12,13 +12,20 @@ from safetensors import safe_open
 
 from vlprep.errors import SettingsError
 from vlprep.interop.bert_files import ExportedFiles, write_hugging_face, write_uniter
+from vlprep.interop.published import write_hugging_face_lxmert, write_published
 from vlprep.pretrain.checkpoint import MODEL_NAME, STATE_NAME, TrainingState, checkpoints, read_model, read_state
 from vlprep.pretrain.models.config_file import read_model_config
-from vlprep.pretrain.models.kinds import ModelConfig
-from vlprep.pretrain.recipe import load_recipe
+from vlprep.pretrain.models.kinds import ModelConfig, kind_of
+from vlprep.pretrain.recipe import ModelKind, load_recipe
 from vlprep.pretrain.run_folder import RECIPE_NAME
 
-Format = Literal["hf", "uniter"]
+Format = Literal["hf", "uniter", "lxmert"]
+
+_OPENED_BY: Mapping[Format, tuple[ModelKind, ...]] = {
+    "hf": ("single-stream", "lxmert"),
+    "uniter": ("single-stream",),
+    "lxmert": ("lxmert",),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +72,25 @@ def open_checkpoint(path: Path) -> RunCheckpoint:
 
 
 def export_checkpoint(path: Path, to: Format, out: Path | None = None) -> ExportedFiles:
-    """Write a checkpoint for transformers or UNITER's code into `out`, or into `<run>/hf` or `<run>/uniter`.
+    """Write a checkpoint for transformers or a system's own code into `out`, or into `<run>/<to>`.
 
-    Raises `SettingsError` where there is no checkpoint, or where UNITER's code has no such model.
+    Raises `SettingsError` where there is no checkpoint, or where the other side has no such model.
     """
     found = open_checkpoint(path)
+    kind = kind_of(found.model)
+    if kind not in _OPENED_BY[to]:
+        fitting = ", ".join(form for form, kinds in _OPENED_BY.items() if kind in kinds)
+        raise SettingsError(f"--to {to} is for models of kind {', '.join(_OPENED_BY[to])}; this is {kind}: {fitting}")
     folder, state = out or found.run / to, read_model(found.checkpoint)
     if to == "uniter":
         return write_uniter(folder, state)
+    if to != "hf":
+        return write_published(folder, state, to)
     sizes = found.model.encoder
+    if kind == "lxmert":
+        return write_hugging_face_lxmert(
+            folder, state, heads=sizes.heads, dropout=sizes.dropout, attention_dropout=sizes.attention_dropout
+        )
     return write_hugging_face(
         folder,
         state,

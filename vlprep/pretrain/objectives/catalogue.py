@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.base import Objective
+from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.objectives.itm import ImageTextMatching
 from vlprep.pretrain.objectives.lxmert import LxmertTasks
 from vlprep.pretrain.objectives.mlm import MaskedLanguage
@@ -78,6 +79,32 @@ OBJECTIVES: Mapping[str, ObjectiveEntry] = {
         kind="lxmert",
     ),
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedObjective:
+    name: str
+    systems: str
+    kind: ModelKind
+    inputs: tuple[str, ...]
+    formula: str
+    source: str
+
+
+def list_objectives() -> list[ListedObjective]:
+    """All objectives, with what a sample must have for each."""
+    rule = SequenceRule(words=TextVocabulary(size=8, pad=0, cls=1, sep=2, mask=3, first_word=4))
+    return [
+        ListedObjective(
+            name=name,
+            systems=entry.systems,
+            kind=entry.kind,
+            inputs=tuple(sorted(entry.make(rule, ObjectiveSettings()).needs())),
+            formula=entry.formula,
+            source=entry.source,
+        )
+        for name, entry in OBJECTIVES.items()
+    ]
 
 
 def make_objectives(settings: Mapping[str, ObjectiveSettings], rule: SequenceRule) -> dict[str, Objective]:

@@ -1,0 +1,13 @@
+"""`vlprep objectives`."""
+
+from __future__ import annotations
+
+
+def test_each_objective_with_inputs_formula_and_source(vlprep, document):
+    found = {entry["name"]: entry for entry in document("objectives")}
+    assert found["mrc-kl"]["inputs"] == ["class_probs", "regions", "text"]
+    assert found["lxmert"]["kind"] == "lxmert"
+    text = vlprep("objectives").stdout
+    for entry in found.values():
+        for fact in (entry["name"], entry["systems"], entry["formula"], entry["source"]):
+            assert fact in text

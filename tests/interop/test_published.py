@@ -1,0 +1,101 @@
+"""Checkpoints of other systems: every name and shape of the published file, there and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from vlprep.interop.bert_names import to_ours
+from vlprep.interop.initial import load_initial
+from vlprep.interop.published import (
+    FILES,
+    to_hugging_face_lxmert,
+    to_published,
+    write_hugging_face_lxmert,
+    write_published,
+)
+from vlprep.pretrain.encoder import EncoderConfig
+from vlprep.pretrain.models.lxmert import Lxmert, LxmertConfig
+
+TINY = EncoderConfig(layers=2, hidden=16, heads=2, intermediate=32)
+LXMERT = LxmertConfig(vocabulary=30_522, answers=9500)
+
+BASE: Mapping[str, Callable[[], nn.Module]] = {"lxmert": lambda: Lxmert(LXMERT)}
+"""The published sizes."""
+SMALL: Mapping[str, Callable[[], nn.Module]] = {
+    "lxmert": lambda: Lxmert(
+        replace(LXMERT, encoder=TINY, region_layers=1, cross_layers=1, vocabulary=50, answers=5, region_dim=8)
+    )
+}
+KEYS = {"lxmert": "lxmert_original"}
+
+
+def keys(golden: Path, name: str) -> dict:
+    return json.loads((golden / "pretraining" / "keys" / f"{name}.json").read_text())
+
+
+def shapes(state: Mapping[str, torch.Tensor]) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in state.items()}
+
+
+def zeros(shapes: Mapping[str, list[int]]) -> dict[str, torch.Tensor]:
+    """Tensors of any size that take no memory."""
+    return {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("system", BASE)
+def test_names_and_shapes_to_the_letter(golden, system: str) -> None:
+    published = keys(golden, KEYS[system])
+    with torch.device("meta"):
+        state = BASE[system]().state_dict()
+    assert shapes(to_published(state)) == published["keys"]
+    assert sum(tensor.numel() for tensor in state.values()) == published["parameters"]
+    assert shapes(to_ours(zeros(published["keys"]), "x")) == shapes(state)
+    for second, first in published["tied"].items():
+        assert to_published(state)[second] is state[first]
+
+
+@pytest.mark.parametrize("system", BASE)
+def test_a_file_comes_back_as_it_was(system: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    file = write_published(tmp_path / "theirs", SMALL[system]().state_dict(), system).files[0]
+    torch.manual_seed(1)
+    model = SMALL[system]()
+    report = load_initial(model, str(file))
+    assert not report.initial
+    assert not report.unused
+    again = write_published(tmp_path / "ours", model.state_dict(), system).files[0]
+    assert again.name == FILES[system]
+    before, after = torch.load(file), torch.load(again)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_hugging_faces_names_of_lxmert(golden) -> None:
+    published = keys(golden, "lxmert_hf")
+    with torch.device("meta"):
+        state = Lxmert(LXMERT).state_dict()
+    theirs = {name: shape for name, shape in published["keys"].items() if name not in published["tied"]}
+    assert shapes(to_hugging_face_lxmert(state)) == theirs
+    assert shapes(to_ours(zeros(published["keys"]), "x")) == shapes(state)
+
+
+def test_transformers_open_an_exported_lxmert(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    model = SMALL["lxmert"]()
+    write_hugging_face_lxmert(tmp_path, model.state_dict(), heads=2, dropout=0.1, attention_dropout=0.1)
+    theirs, report = transformers.LxmertForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    state = to_hugging_face_lxmert(model.state_dict())
+    for name, tensor in theirs.state_dict().items():
+        if name != "cls.predictions.decoder.weight":
+            assert torch.equal(tensor, state[name]), name
+    assert theirs.config.num_attention_heads == 2

@@ -1,0 +1,101 @@
+"""Writing the models of LXMERT, ViLBERT, VLP and Oscar as the files that their own code opens.
+
+Our parameter names are theirs, so that a file differs from a state dict of ours in one point: it holds the word
+embeddings a second time, as the output layer tied to them. Reading is `vlprep.interop.initial`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vlprep.interop.bert_files import ExportedFiles
+from vlprep.interop.bert_names import WORDS
+from vlprep.shards.atomic import clear_errors
+
+System = Literal["lxmert"]
+
+FILES: Mapping[System, str] = {"lxmert": "model_LXRT.pth"}
+"""What each system's code calls its checkpoint."""
+_DECODER = "cls.predictions.decoder.weight"
+
+
+def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of the system's own class, the tied output layer under its second name."""
+    return {**state, _DECODER: state[WORDS]}
+
+
+def to_hugging_face_lxmert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of transformers' `LxmertForPreTraining`, which ties the output layer by itself."""
+    return {f"lxmert.{name[5:]}" if name.startswith("bert.") else name: tensor for name, tensor in state.items()}
+
+
+def write_published(folder: Path, state: Mapping[str, Tensor], system: System) -> ExportedFiles:
+    """The system's checkpoint file, which its class loads strictly."""
+    file = folder / FILES[system]
+    with clear_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(to_published(state), file)
+    return ExportedFiles(files=(file,), left_out=())
+
+
+def write_hugging_face_lxmert(
+    folder: Path, state: Mapping[str, Tensor], *, heads: int, dropout: float, attention_dropout: float
+) -> ExportedFiles:
+    """`config.json` and `model.safetensors` for `LxmertForPreTraining.from_pretrained`.
+
+    The keyword arguments are what the tensors do not show. Heads that the model lacks (answers, attributes) are
+    switched off.
+    """
+    named = to_hugging_face_lxmert(state)
+    files = (folder / "config.json", folder / "model.safetensors")
+    config = _lxmert_config(state, heads, dropout, attention_dropout)
+    with clear_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        files[0].write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+        save_file(named, files[1], {"format": "pt"})
+    return ExportedFiles(files=files, left_out=())
+
+
+def _lxmert_config(state: Mapping[str, Tensor], heads: int, dropout: float, attention_dropout: float) -> dict[str, Any]:
+    vocabulary, hidden = state[WORDS].shape
+
+    def layers(part: str) -> int:
+        return len({name.split(".")[3] for name in state if name.startswith(f"bert.encoder.{part}.")})
+
+    def rows(name: str) -> int | None:
+        return len(state[name]) if name in state else None
+
+    sizes = {
+        "num_qa_labels": rows("answer_head.logit_fc.3.bias"),
+        "num_object_labels": rows("obj_predict_head.decoder_dict.obj.bias"),
+        "num_attr_labels": rows("obj_predict_head.decoder_dict.attr.bias"),
+    }
+    return {
+        "architectures": ["LxmertForPreTraining"],
+        "model_type": "lxmert",
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "intermediate_size": rows("bert.encoder.x_layers.0.lang_inter.dense.bias"),
+        "max_position_embeddings": rows("bert.embeddings.position_embeddings.weight"),
+        "type_vocab_size": rows("bert.embeddings.token_type_embeddings.weight"),
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": attention_dropout,
+        "initializer_range": 0.02,
+        "l_layers": layers("layer"),
+        "x_layers": layers("x_layers"),
+        "r_layers": layers("r_layers"),
+        "visual_feat_dim": state["bert.encoder.visn_fc.visn_fc.weight"].shape[1],
+        "visual_pos_dim": 4,
+        "task_qa": sizes["num_qa_labels"] is not None,
+        "visual_attr_loss": sizes["num_attr_labels"] is not None,
+        **{name: size for name, size in sizes.items() if size is not None},
+    }
