@@ -79,6 +79,9 @@ class MatmulHead:
             torch.from_numpy(matrix).to(like.device, torch.float32)
             for matrix in (matrices.input_FP, matrices.output_PF)
         )
+        # Kept, since fresh memory costs more than what is computed in it: the system clears it page by page.
+        size = len(self._input_FP) * _PHASES**2 * chunk * blocks[0].conv2.out_channels
+        self._scratch = torch.empty(2, size, device=like.device)
         first = blocks[0]
         assert first.shortcut is not None
         self._first_CC = _transposed(first.conv1)
@@ -127,8 +130,8 @@ class MatmulHead:
         hidden_MC, stream_MD = hidden_PNC.flatten(0, 1), stream_PND.flatten(0, 1)
         for block in self._blocks:
             if block.entry_DC is not None:
-                hidden_MC = torch.addmm(block.entry_bias_C, stream_MD, block.entry_DC).relu_()
-            hidden_MC = self._convolved(hidden_MC, block.filter_FCC)
+                torch.addmm(block.entry_bias_C, stream_MD, block.entry_DC, out=hidden_MC).relu_()
+            self._convolve(hidden_MC, block.filter_FCC)
             torch.maximum(hidden_MC, block.floor_C, out=hidden_MC)
             stream_MD.addmm_(hidden_MC, block.exit_CD)
             torch.maximum(stream_MD, block.stream_floor_D, out=stream_MD)
@@ -137,11 +140,15 @@ class MatmulHead:
         grids_R4D = stream_MD.view(_SIDE**2, -1, _PHASES**2, stream_MD.shape[1]).sum(dim=0)
         return grids_R4D.sum(dim=1) / (_SIDE * _PHASES) ** 2
 
-    def _convolved(self, hidden_MC: Tensor, filter_FCC: Tensor) -> Tensor:
-        """The 3×3 convolution without its bias."""
-        spread = self._input_FP @ hidden_MC.view(_SIDE**2, -1)
-        products = torch.bmm(spread.view(len(filter_FCC), -1, filter_FCC.shape[1]), filter_FCC)
-        return (self._output_PF @ products.view(len(spread), -1)).view(hidden_MC.shape)
+    def _convolve(self, hidden_MC: Tensor, filter_FCC: Tensor) -> None:
+        """The 3×3 convolution without its bias, in place."""
+        grids_PX = hidden_MC.view(_SIDE**2, -1)
+        size = len(self._input_FP) * grids_PX.shape[1]
+        spread, products = (scratch[:size] for scratch in self._scratch)
+        torch.mm(self._input_FP, grids_PX, out=spread.view(len(self._input_FP), -1))
+        tiles = (len(filter_FCC), -1, hidden_MC.shape[1])
+        torch.bmm(spread.view(tiles), filter_FCC, out=products.view(tiles))
+        torch.mm(self._output_PF, products.view(len(self._input_FP), -1), out=grids_PX)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
