@@ -67,13 +67,13 @@ class RegionWorker:
         kind = torch.device(device).type
         if kind != "cpu":
             torch.set_num_threads(1)  # the cores belong to the readers
-        self._detector = load_detector(settings, device)
+        self.detector = load_detector(settings, device)
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix="reader")
         self._batch = _BATCH[kind]
         self._depth = threads + self._batch
         self._store, self._dataset, self._settings = store, dataset, settings
         self._source_ids, self._odd_paths, self._given = source_ids, odd_paths, given
-        self._rule = rule_named(settings.rule_name(self._detector), *box_limits(settings.boxes))
+        self._rule = rule_named(settings.rule_name(self.detector), *box_limits(settings.boxes))
 
     def run(self, job: Job, beat: Beat) -> PartDone:
         """Do the pictures of the part and commit it."""
@@ -122,7 +122,7 @@ class RegionWorker:
         try:
             with watch.time("decode"):
                 path = self._odd_paths.get(item, self._dataset / item)
-                result = _Picture(item, self._detector.prepare(read_image(path)), self._given_boxes(item))
+                result = _Picture(item, self.detector.prepare(read_image(path)), self._given_boxes(item))
         except ItemError as error:  # any other exception ends this process, with the item in hand
             result = error
         beat.set_aside(item)
@@ -138,7 +138,7 @@ class RegionWorker:
     def _rows(self, batch: Sequence[_Picture], watch: Stopwatch) -> list[dict[str, Any]]:
         with watch.time("network"):
             given = [picture.given for picture in batch]
-            found = self._detector.detect([picture.image for picture in batch], given if self._given else None)
+            found = self.detector.detect([picture.image for picture in batch], given if self._given else None)
         with watch.time("select"):
             return [self._row(picture, regions) for picture, regions in zip(batch, found, strict=True)]
 
