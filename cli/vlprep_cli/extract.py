@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from vlprep_cli.options import common_options, json_option
-from vlprep_cli.stage import finish, print_plan, run_options, take_run_settings, watched
+from vlprep_cli.stage import dry_run_option, finish, print_plan, run_options, take_run_settings, watched
 
 _EPILOG = """\b
 Boxes of your own (--given-boxes), in pixels of the image as a person sees it:
@@ -64,7 +64,8 @@ def _overrides(ctx: click.Context, parameter: click.Parameter, pairs: Sequence[s
     callback=_overrides,
     help="Another setting of the detector.",
 )
-@run_options
+@run_options("image", parts="512 on GPUs, 64 on the CPU", store="regions")
+@dry_run_option("image")
 @json_option
 @common_options
 @click.pass_context

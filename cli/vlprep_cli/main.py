@@ -28,14 +28,21 @@ _COMMANDS = {
     "extract-regions": LazyCommand(
         "vlprep_cli.extract:extract_regions", "Boxes, features and soft labels of a folder of images."
     ),
+    "extract-video": LazyCommand(
+        "vlprep_cli.extract_video:extract_video", "Clip features of a folder of videos, by several encoders at once."
+    ),
+    "cluster-video": LazyCommand(
+        "vlprep_cli.cluster:cluster_video", "Visual tokens of a folder of videos, by hierarchical k-means."
+    ),
+    "vocabulary": LazyCommand("vlprep_cli.vocabulary:vocabulary", "Look into a vocabulary of visual tokens."),
     "import": LazyCommand("vlprep_cli.import_:import_", "Published features as a store."),
     "tokenize": LazyCommand("vlprep_cli.tokenize:tokenize", "Captions and narration as piece ids."),
     "pretrain": LazyCommand("vlprep_cli.pretrain:pretrain", "Train a model on the stores of one or more datasets."),
     "objectives": LazyCommand("vlprep_cli.objectives:objectives", "The pretraining tasks, with their formulae."),
     "checkpoint": LazyCommand("vlprep_cli.checkpoint:checkpoint", "Look at a run's checkpoints, export its weights."),
-    "show": LazyCommand("vlprep_cli.show:show", "Draw one image with its regions, and list them."),
+    "show": LazyCommand("vlprep_cli.show:show", "One image with its regions, or one video with its tokens or clips."),
     "demo": LazyCommand("vlprep_cli.demo:demo", "Render a small dataset, extract its regions, draw a contact sheet."),
-    "datasets": LazyCommand("vlprep_cli.datasets:datasets", "What is in a folder of images and captions."),
+    "datasets": LazyCommand("vlprep_cli.datasets:datasets", "What is in a folder of images, videos and captions."),
     "store": LazyCommand("vlprep_cli.store:store", "Look into a store, check it, export it."),
     "detectors": LazyCommand("vlprep_cli.detectors:detectors", "The families of region detectors."),
     "env": LazyCommand("vlprep_cli.env:env", "Versions and devices, for a bug report."),

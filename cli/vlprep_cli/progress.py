@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vlprep.progress")
 
-_LINE_EVERY_S = 5.0
+LINE_EVERY_S = 5.0
 _WINDOW_S = 60.0
 """Over which the rate is taken, so that loading a model does not weigh on it."""
 
@@ -103,7 +103,7 @@ def plain_lines(tally: Tally, clock: Callable[[], float]) -> OnStageEvent:
         tally.take(event, now)
         if isinstance(event, Planned):
             click.echo(_plan_line(event, tally.noun), err=True)
-        elif now - last >= _LINE_EVERY_S:
+        elif now - last >= LINE_EVERY_S:
             last = now
             click.echo(tally.line(), err=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import reduce
@@ -34,29 +34,39 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 _ONCE = ("--overwrite", "--retry-failed", "--dry-run")
 """Flags that must not come a second time: a command with the others goes on with what they began."""
 
-_RUN_OPTIONS = (
-    click.option("--device", default="auto", help="auto, cpu, cuda (all) or cuda:0,1."),
-    click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes a device."),
-    click.option(
-        "--part-size", type=click.IntRange(min=1), help="Images a part.  [default: 512 on GPUs, 64 on the CPU]"
-    ),
-    click.option(
-        "--item-timeout", type=float, default=300.0, metavar="SECONDS", help="After this an image counts as hung."
-    ),
-    click.option("--limit", type=click.IntRange(min=1), help="Only the first images by id."),
-    click.option("--shard-of", metavar="I/N", help="Do every N-th part, where N machines share the folder."),
-    click.option("--retry-failed", is_flag=True, help="Try again what failed before."),
-    click.option("--overwrite", is_flag=True, help="Begin the store anew."),
-    click.option(
-        "--out", type=click.Path(path_type=Path), help="The store's folder.  [default: DATASET/vlprep/regions]"
-    ),
-    click.option("--dry-run", is_flag=True, help="Measure a few images and print the plan: parts, bytes, hours."),
-)
+
+def run_options(noun: str, *, parts: str, store: str) -> Callable[[Decorated], Decorated]:
+    """The options of `vlprep.stages.run.RunSettings`.
+
+    Args:
+        noun: What an item is.
+        parts: How many of them a part has where the user does not say.
+        store: The store's name.
+    """
+    options = (
+        click.option("--device", default="auto", help="auto, cpu, cuda (all) or cuda:0,1."),
+        click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes a device."),
+        click.option(
+            "--part-size", type=click.IntRange(min=1), help=f"{noun.capitalize()}s a part.  [default: {parts}]"
+        ),
+        click.option(
+            "--item-timeout", type=float, default=300.0, metavar="SECONDS", help=f"After this a {noun} counts as hung."
+        ),
+        click.option("--limit", type=click.IntRange(min=1), help=f"Only the first {noun}s by id."),
+        click.option("--shard-of", metavar="I/N", help="Do every N-th part, where N machines share the folder."),
+        click.option("--retry-failed", is_flag=True, help="Try again what failed before."),
+        click.option("--overwrite", is_flag=True, help="Begin the store anew."),
+        click.option(
+            "--out", type=click.Path(path_type=Path), help=f"The store's folder.  [default: DATASET/vlprep/{store}]"
+        ),
+    )
+    return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
-def run_options(command: Decorated) -> Decorated:
-    """The options of `vlprep.stages.run.RunSettings`, and `--dry-run`."""
-    return reduce(lambda decorated, option: option(decorated), reversed(_RUN_OPTIONS), command)
+def dry_run_option(noun: str) -> Callable[[Decorated], Decorated]:
+    """`--dry-run`."""
+    text = f"Measure a few {noun}s and print the plan: parts, bytes, hours."
+    return click.option("--dry-run", is_flag=True, help=text)
 
 
 def take_run_settings(options: dict[str, Any]) -> RunSettings:
@@ -95,8 +105,13 @@ def print_plan(plan: PlanReport, noun: str, *, as_json: bool) -> None:
     )
 
 
-def finish(ctx: click.Context, report: StageReport, noun: str, *, as_json: bool) -> None:
-    """Print how a run ended: the store, counts, failures, what to run next. Exit code 3 if items failed."""
+def finish(
+    ctx: click.Context, report: StageReport, noun: str, *, as_json: bool, also: Mapping[str, Any] | None = None
+) -> None:
+    """Print how a run ended: the store, counts, failures, what to run next. Exit code 3 if items failed.
+
+    `also` goes into the JSON document.
+    """
     status = report.status
     following = None
     if status.pending:
@@ -104,7 +119,7 @@ def finish(ctx: click.Context, report: StageReport, noun: str, *, as_json: bool)
     elif status.failed:
         following = this_command(ctx, without=_ONCE, plus=["--retry-failed"])
     if as_json:
-        print_json({**shallow_dict(report), "next": following})
+        print_json({**shallow_dict(report), **(also or {}), "next": following})
     else:
         print_report(report, noun)
         if following:

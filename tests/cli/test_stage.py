@@ -15,7 +15,7 @@ from vlprep.stages.run import PlanReport, RunSettings, StageReport
 from vlprep_cli.lazy import LazyCommand
 from vlprep_cli.main import cli
 from vlprep_cli.options import json_option
-from vlprep_cli.stage import finish, print_plan, run_options, take_run_settings, watched
+from vlprep_cli.stage import dry_run_option, finish, print_plan, run_options, take_run_settings, watched
 
 STORE = Path("my coco/vlprep/regions")
 
@@ -48,7 +48,8 @@ def stage(monkeypatch, vlprep):
     def run(work, *arguments: object):
         @click.command()
         @click.argument("dataset")
-        @run_options
+        @run_options("image", parts="64", store="regions")
+        @dry_run_option("image")
         @json_option
         @click.pass_context
         def command(ctx, /, dataset, dry_run, as_json, **options):

@@ -36,6 +36,11 @@ class VectorSource:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
+    @property
+    def dim(self) -> int | None:
+        """D; None for a store without vectors."""
+        return int(self.reader[0]["features"].shape[1]) if len(self) else None
+
     def sample(self, count: int, seed: int) -> Array:
         """(N, D) vectors in the store's precision and order, drawn without replacement; all, if there are no more.
 

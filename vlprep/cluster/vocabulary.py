@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from vlprep.errors import SettingsError
+from vlprep.shards.atomic import write_file
 
 FORMAT = "vlprep-vocabulary-1"
 VOCABULARY_NAME = "vocabulary.safetensors"
@@ -56,17 +57,20 @@ class Vocabulary:
         """(k ** level,) which nodes of this level (1 to `depth`) exist."""
         return (np.arange(self.branching)[None, :] < self.children[level - 1][:, None]).ravel()
 
-    def save(self, path: Path) -> None:
-        """Write one safetensors file."""
+    def to_bytes(self) -> bytes:
+        """The content of its safetensors file; the same vocabulary gives the same bytes."""
         arrays: dict[str, NDArray[Any]] = {}
         for level in range(1, self.depth + 1):
             arrays[f"centroids.{level}"] = self.centroids[level - 1]
             arrays[f"children.{level - 1}"] = self.children[level - 1]
             arrays[f"counts.{level}"] = self.counts[level - 1]
         header = {"branching": self.branching, "depth": self.depth, "settings": dict(self.settings)}
-        temporary = path.with_name(f".{path.name}.tmp")
-        save_file(arrays, temporary, {"format": FORMAT, "vocabulary": json.dumps(header, sort_keys=True)})
-        temporary.replace(path)
+        # One entry only: safetensors writes several in random order.
+        return save(arrays, {FORMAT: json.dumps(header, sort_keys=True)})
+
+    def save(self, path: Path) -> None:
+        """Write its file, whole or not at all."""
+        write_file(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
@@ -76,9 +80,9 @@ class Vocabulary:
         try:
             with safe_open(path, "numpy") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
+                if FORMAT not in metadata:
                     raise SettingsError(f"{path}: a safetensors file, but not a vocabulary written by vlprep")
-                header = json.loads(metadata["vocabulary"])
+                header = json.loads(metadata[FORMAT])
                 levels = range(1, header["depth"] + 1)
                 return cls(
                     branching=header["branching"],

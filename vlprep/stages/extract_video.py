@@ -99,6 +99,13 @@ def video_stage(dataset: Path, settings: VideoSettings, run: RunSettings) -> Gro
     )
 
 
+def store_folders(dataset: Path, settings: VideoSettings, run: RunSettings) -> dict[str, Path]:
+    """Where the store of each encoder is."""
+    if run.out is not None and len(settings.encoders) == 1:
+        return {settings.encoders[0].name: run.out}
+    return {choice.name: (run.out or dataset / "vlprep") / choice.store for choice in settings.encoders}
+
+
 def load_encoder(choice: EncoderChoice, precision: Precision, device: str) -> ClipEncoder:
     """The encoder that is meant, on its device."""
     build: Callable[..., ClipEncoder] = partial(build_encoder, choice.name)
