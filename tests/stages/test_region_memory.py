@@ -1,26 +1,33 @@
-"""Memory of the worker does not grow with the pictures done."""
+"""Memory does not grow with the number of pictures: the demo detector through the real engine."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import psutil
 import pytest
 
-from vlprep.engines.base import ItemsDone
+from vlprep.engines.base import PartFinished
 from vlprep.media.scenes import write_coco_folder
 from vlprep.stages.extract_regions import RegionSettings, extract_regions
 from vlprep.stages.run import RunSettings, StageEvent
 
+PART = 10
+
 
 @pytest.mark.slow
-def test_memory_after_100_pictures_is_that_after_10(tmp_path):
-    write_coco_folder(tmp_path, 110)
-    resident: dict[int, int] = {}
+def test_memory_after_100_pictures_is_that_after_10(tmp_path: Path) -> None:
+    write_coco_folder(tmp_path, 100)
+    driver = psutil.Process()
+    megabytes: list[tuple[float, float]] = []
 
     def watch(event: StageEvent) -> None:
-        if isinstance(event, ItemsDone):
-            children = psutil.Process().children(recursive=True)
-            resident[event.count] = max(child.memory_info().rss for child in children)
+        if isinstance(event, PartFinished):
+            worker = max(driver.children(), key=lambda child: child.memory_info().rss)
+            megabytes.append(tuple(process.memory_full_info().uss / 1e6 for process in (driver, worker)))
 
-    extract_regions(tmp_path, RegionSettings(detector="demo"), RunSettings(device="cpu"), watch)
-    after_10, after_100 = (resident[min(count for count in resident if count >= least)] for least in (10, 100))
-    assert after_100 < 1.05 * after_10, f"{after_10 / 2**20:.0f} MiB, then {after_100 / 2**20:.0f}"
+    extract_regions(tmp_path, RegionSettings(detector="demo"), RunSettings(device="cpu", part_size=PART), watch)
+    print("MB of driver and worker after each part:", [f"{here:.0f} {there:.0f}" for here, there in megabytes])
+    assert len(megabytes) == 100 // PART
+    for first, last in zip(megabytes[0], megabytes[-1], strict=True):
+        assert last < 1.05 * first
