@@ -107,12 +107,11 @@ def clip_encoders(device: str, *, small: bool) -> Iterator[Check]:
         frames, side = reference.spec.network_frames, 64 if small else 112
         clips_NTHW3 = rng.integers(0, 256, (2, frames, side, side, 3), dtype=np.uint8)
         expected_ND = reference.encode(clips_NTHW3)
-        for precision in ("fp32",) if small else ("fp32", *LOW_PRECISIONS):
-            found_ND = build_encoder(name, weights="random:0", device=device, precision=precision).encode(clips_NTHW3)
-            if precision == "fp32":
-                yield Check(f"{name}, fp32: features, over max", over_max(found_ND, expected_ND), most=1e-4)
-            else:
-                yield Check(f"{name}, {precision}: least cosine", cosine(found_ND, expected_ND), least=0.999)
+        found_ND = build_encoder(name, weights="random:0", device=device).encode(clips_NTHW3)
+        yield Check(f"{name}, fp32: features, over max", over_max(found_ND, expected_ND), most=1e-4)
+        if not small:  # no fp16: made-up weights overflow it after 50 residual blocks
+            found_ND = build_encoder(name, weights="random:0", device=device, precision="bf16").encode(clips_NTHW3)
+            yield Check(f"{name}, bf16: least cosine", cosine(found_ND, expected_ND), least=0.999)
 
 
 def attention_backends(device: str, *, small: bool) -> Iterator[Check]:
