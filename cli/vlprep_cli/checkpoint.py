@@ -68,7 +68,7 @@ def _facts(found: RunCheckpoint) -> list[tuple[str, str]]:
 
 @checkpoint.command()
 @_run_argument
-@click.option("--to", "form", type=click.Choice(["hf", "uniter", "lxmert"]), required=True, help="Whose format.")
+@click.option("--to", "form", type=click.Choice(["hf", "uniter", "lxmert", "vlp"]), required=True, help="Whose format.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The folder to write into.  [default: RUN/hf, RUN/uniter, …]"
 )
@@ -83,6 +83,7 @@ def export(run: Path, form: Format, out: Path | None, as_json: bool) -> None:
             BertForPreTraining; of LXMERT all, for LxmertForPreTraining
     uniter  uniter.pt with the names of UNITER's own code, for models of regions
     lxmert  model_LXRT.pth with the names of LXMERT's own code
+    vlp     model.bin with the names of VLP's own code
     """
     from vlprep.stages.checkpoints import export_checkpoint
 

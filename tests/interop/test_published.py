@@ -22,18 +22,21 @@ from vlprep.interop.published import (
 )
 from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.models.lxmert import Lxmert, LxmertConfig
+from vlprep.pretrain.models.vlp import Vlp, VlpConfig
 
 TINY = EncoderConfig(layers=2, hidden=16, heads=2, intermediate=32)
+VLP = VlpConfig(encoder=EncoderConfig(norm_eps=1e-5), vocabulary=28_996, region_dim=2048, region_classes=1601)
 LXMERT = LxmertConfig(vocabulary=30_522, answers=9500)
 
-BASE: Mapping[str, Callable[[], nn.Module]] = {"lxmert": lambda: Lxmert(LXMERT)}
+BASE: Mapping[str, Callable[[], nn.Module]] = {"lxmert": lambda: Lxmert(LXMERT), "vlp": lambda: Vlp(VLP)}
 """The published sizes."""
 SMALL: Mapping[str, Callable[[], nn.Module]] = {
     "lxmert": lambda: Lxmert(
         replace(LXMERT, encoder=TINY, region_layers=1, cross_layers=1, vocabulary=50, answers=5, region_dim=8)
-    )
+    ),
+    "vlp": lambda: Vlp(replace(VLP, encoder=TINY, vocabulary=50, region_dim=8, region_classes=5)),
 }
-KEYS = {"lxmert": "lxmert_original"}
+KEYS = {"lxmert": "lxmert_original", "vlp": "vlp"}
 
 
 def keys(golden: Path, name: str) -> dict:
@@ -99,3 +102,15 @@ def test_transformers_open_an_exported_lxmert(tmp_path: Path) -> None:
         if name != "cls.predictions.decoder.weight":
             assert torch.equal(tensor, state[name]), name
     assert theirs.config.num_attention_heads == 2
+
+
+def test_vlps_six_token_types_start_from_berts_two(tmp_path: Path) -> None:
+    types, words = torch.randn(2, 16), torch.randn(50, 16)
+    file = tmp_path / "bert.pt"
+    torch.save(
+        {"bert.embeddings.token_type_embeddings.weight": types, "bert.embeddings.word_embeddings.weight": words}, file
+    )
+    model = SMALL["vlp"]()
+    load_initial(model, str(file))
+    got = model.state_dict()["bert.embeddings.token_type_embeddings.weight"]
+    assert torch.equal(got, types[[0, 1, 0, 0, 0, 1]])

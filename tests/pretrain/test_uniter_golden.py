@@ -22,7 +22,6 @@ from vlprep.pretrain.objectives.regions import (
     RegionDistributions,
     RegionFeatures,
     RegionTargets,
-    distributions,
 )
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.packing import Example, pack, text_slots, visual_slots
@@ -86,7 +85,7 @@ def batch(published: SimpleNamespace, task: str) -> MicroBatch:
         of_task = {
             "mrfr": lambda regions, found: regions.features_RD[found],
             "mrc": lambda regions, found: regions.object_ids_R[found].astype(np.int64),
-            "mrckl": distributions,
+            "mrckl": lambda regions, found: regions.distributions()[found],
         }[task]
         values = [of_task(example.regions, found) for example, found in zip(sequences, rows, strict=True)]
         values_MX = torch.from_numpy(np.concatenate(values))

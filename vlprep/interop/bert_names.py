@@ -17,6 +17,7 @@ from vlprep.errors import SettingsError
 
 WORDS = "bert.embeddings.word_embeddings.weight"
 POSITIONS = "bert.embeddings.position_embeddings.weight"
+TYPES = "bert.embeddings.token_type_embeddings.weight"
 REGION_MASK = "bert.img_embeddings.mask_embedding.weight"
 
 _TIED = {

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from vlprep.errors import SettingsError
-from vlprep.interop.bert_names import POSITIONS, WORDS, to_ours
+from vlprep.interop.bert_names import POSITIONS, TYPES, WORDS, to_ours
 from vlprep.weights import from_hub, load_arrays, resolve
 
+_VLP_TYPES = [0, 1, 0, 0, 0, 1]
+"""Which of BERT's two token types each of VLP's six starts from (UniLM's --new_segment_ids)."""
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _KNOWN_TOKENIZERS = {30_522: "bert-base-uncased", 28_996: "bert-base-cased", 119_547: "bert-base-multilingual-cased"}
 
@@ -118,6 +120,8 @@ def _require_sizes(source: str, mine_WH: Tensor, theirs_WH: Tensor) -> None:
 
 
 def _copy(source: str, name: str, theirs: Tensor, mine: Tensor) -> None:
+    if name == TYPES and len(theirs) == 2 and len(mine) == len(_VLP_TYPES):
+        theirs = theirs[_VLP_TYPES]
     if name == POSITIONS and theirs.shape[1:] == mine.shape[1:]:
         rows = min(len(theirs), len(mine))
         theirs, mine = theirs[:rows], mine[:rows]

@@ -19,9 +19,9 @@ from vlprep.interop.bert_files import ExportedFiles
 from vlprep.interop.bert_names import WORDS
 from vlprep.shards.atomic import clear_errors
 
-System = Literal["lxmert"]
+System = Literal["lxmert", "vlp"]
 
-FILES: Mapping[System, str] = {"lxmert": "model_LXRT.pth"}
+FILES: Mapping[System, str] = {"lxmert": "model_LXRT.pth", "vlp": "model.bin"}
 """What each system's code calls its checkpoint."""
 _DECODER = "cls.predictions.decoder.weight"
 

@@ -76,6 +76,17 @@ class Layout:
         return torch.arange(self.longest)[None, :] < self.lengths_B[:, None]
 
 
+def prefix_mask(lengths_B: Tensor, prefix_B: Tensor, longest: int) -> Tensor:
+    """(B, L, L) bool for `Layout.mask_BLL`, UniLM's sequence-to-sequence mask (VLP seq2seq_loader.py:291-301).
+
+    Every token sees the first `prefix_B` of its sequence; those after them also what comes before, and themselves.
+    """
+    place_L = torch.arange(longest, device=prefix_B.device)
+    query_L1, key_1L = place_L[:, None], place_L[None]
+    backwards_BLL = (key_1L <= query_L1) & (query_L1 < lengths_B[:, None, None])
+    return backwards_BLL | (key_1L < prefix_B[:, None, None])
+
+
 def attend(
     query_TNE: Tensor,
     key_SNE: Tensor,

@@ -40,6 +40,18 @@ class RegionSample:
     attribute_probs_RA: NDArray[np.float16] | NDArray[np.float32] | None = None
     """None where the store has no attributes."""
 
+    def distributions(self) -> NDArray[np.float32]:
+        """(R, 1 + K): background, then the classes, as every published head has them."""
+        assert self.background_R is not None  # `Objective.needs` has asked for class_probs
+        assert self.class_probs_RK is not None
+        background_R1 = self.background_R[:, None].astype(np.float32)
+        return np.concatenate([background_R1, self.class_probs_RK.astype(np.float32)], axis=1)
+
+    def confidences(self) -> NDArray[np.float32]:
+        """(R,)."""
+        assert self.confidence_R is not None  # every store has it
+        return self.confidence_R.astype(np.float32)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreFacts:
@@ -92,6 +104,11 @@ class RegionInput:
     masked_R: Tensor
     """bool."""
     slots_R: Tensor
+    types_R: Tensor
+    """int64 token type; models that know no choice have one of their own."""
+    distributions_RW: Tensor | None = None
+    """Background and classes, where they are an input (VLP)."""
+    confidence_R: Tensor | None = None
 
     def visible_features(self, dtype: torch.dtype) -> Tensor:
         """(R, D) with zeros for masked regions: what every system but UNITER shows the model."""
@@ -115,6 +132,10 @@ class Inputs:
     text: TextInput | None = None
     regions: RegionInput | None = None
     visual_tokens: VisualTokenInput | None = None
+    prefix_B: Tensor | None = None
+    """int64: tokens of a sequence that all others of it see; what comes after them sees backwards only (see
+    `attention.prefix_mask`). None: everybody sees everybody.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,7 @@ class Stream:
                 f"objective {objective.name} needs {', '.join(sorted(needs))}, and no sample has that{hint}"
             )
         self.corpus, self.samples, self.objective, self.seed = corpus, samples, objective, seed
-        self.batches = Batches(corpus.lengths()[samples], settings, seed=seed, group_size=group_size)
+        self.batches = Batches(token_counts(corpus, objective)[samples], settings, seed=seed, group_size=group_size)
 
     def micro_batch(self, group: int, place: int) -> MicroBatch:
         """Micro-batch `place` of a group, masked for the epoch that the group lies in."""
@@ -91,6 +91,12 @@ def load(batches: StepBatches, steps: range, places: range, *, loaders: int, pin
         pin_memory=pin,
         worker_init_fn=_one_thread,
     )
+
+
+def token_counts(corpus: Mixture, objective: Objective) -> Ints:
+    """(S,) tokens of each sample for this objective, special ones included; at most, where it adds a varying number."""
+    counts: Ints = corpus.lengths() + int(getattr(objective, "extra_tokens", 0))
+    return counts
 
 
 def pairs(objective: Objective) -> bool:

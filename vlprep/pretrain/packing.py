@@ -30,7 +30,13 @@ class Example:
     """None: no region is masked."""
     visual_ids_V: Ints | None = None
     ends_with: Ints | None = None
-    """Text pieces after the visual tokens (VideoBERT's final [SEP])."""
+    """Text pieces after what is seen (VideoBERT's final [SEP], VLP's caption)."""
+    ends_with_types: Ints | None = None
+    """None: all 1."""
+    seen_type: int = 1
+    """Token type of what is seen."""
+    prefix: int | None = None
+    """Tokens that all see, those after them seeing backwards only; None: all see all."""
 
     @property
     def num_text(self) -> int:
@@ -47,15 +53,16 @@ class Example:
         return self.num_text + self.num_visual + (0 if self.ends_with is None else len(self.ends_with))
 
 
-def pack(examples: Sequence[Example]) -> Inputs:
-    """Lay the examples end to end."""
+def pack(examples: Sequence[Example], *, distributions: bool = False) -> Inputs:
+    """Lay the examples end to end; with the regions' class distributions and confidences where these are an input."""
     lengths_B = np.array([example.length for example in examples], np.int64)
     starts_B = np.concatenate([[0], np.cumsum(lengths_B)[:-1]])
     return Inputs(
         lengths_B=torch.from_numpy(lengths_B),
         text=_pack_text(examples, starts_B),
-        regions=_pack_regions(examples, starts_B),
+        regions=_pack_regions(examples, starts_B, distributions),
         visual_tokens=_pack_visual_tokens(examples, starts_B),
+        prefix_B=_prefixes(examples),
     )
 
 
@@ -67,6 +74,11 @@ def text_slots(examples: Sequence[Example], positions: Sequence[Ints]) -> Tensor
 def visual_slots(examples: Sequence[Example], rows: Sequence[Ints]) -> Tensor:
     """Slots of regions or visual tokens (0 is the first), given per example."""
     return _slots(examples, rows, lambda example: example.num_text)
+
+
+def ending_slots(examples: Sequence[Example], positions: Sequence[Ints]) -> Tensor:
+    """Slots of places in `ends_with`, given per example."""
+    return _slots(examples, positions, lambda example: example.num_text + example.num_visual)
 
 
 def text_rows(examples: Sequence[Example], positions: Sequence[Ints]) -> Tensor:
@@ -97,7 +109,7 @@ def _pack_text(examples: Sequence[Example], starts_B: Ints) -> TextInput | None:
             places = example.num_text + example.num_visual + np.arange(len(example.ends_with))
             ids.append(example.ends_with)
             positions.append(places)
-            types.append(np.ones_like(places))
+            types.append(np.ones_like(places) if example.ends_with_types is None else example.ends_with_types)
             slots.append(start + places)
     return TextInput(
         lengths_B=torch.tensor([example.length - example.num_visual for example in examples]),
@@ -108,7 +120,13 @@ def _pack_text(examples: Sequence[Example], starts_B: Ints) -> TextInput | None:
     )
 
 
-def _pack_regions(examples: Sequence[Example], starts_B: Ints) -> RegionInput | None:
+def _prefixes(examples: Sequence[Example]) -> Tensor | None:
+    if all(example.prefix is None for example in examples):
+        return None
+    return torch.tensor([example.length if example.prefix is None else example.prefix for example in examples])
+
+
+def _pack_regions(examples: Sequence[Example], starts_B: Ints, distributions: bool) -> RegionInput | None:
     seen = [
         (example.regions, example, start)
         for example, start in zip(examples, starts_B, strict=True)
@@ -126,6 +144,9 @@ def _pack_regions(examples: Sequence[Example], starts_B: Ints) -> RegionInput | 
         boxes_R4=torch.from_numpy(np.concatenate([regions.boxes_R4 for regions, _, _ in seen])),
         masked_R=torch.from_numpy(np.concatenate(masked)),
         slots_R=join([start + example.num_text + np.arange(example.num_visual) for _, example, start in seen]),
+        types_R=join([np.full(example.num_visual, example.seen_type) for _, example, _ in seen]),
+        distributions_RW=_floats([regions.distributions() for regions, _, _ in seen]) if distributions else None,
+        confidence_R=_floats([regions.confidences() for regions, _, _ in seen]) if distributions else None,
     )
 
 
@@ -143,6 +164,10 @@ def _pack_visual_tokens(examples: Sequence[Example], starts_B: Ints) -> VisualTo
         positions_V=join(places),
         slots_V=join([start + place for (_, _, start), place in zip(seen, places, strict=True)]),
     )
+
+
+def _floats(parts: list[NDArray[np.float32]]) -> Tensor:
+    return torch.from_numpy(np.concatenate(parts))
 
 
 def join(parts: list[Ints]) -> Tensor:

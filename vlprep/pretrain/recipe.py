@@ -22,7 +22,7 @@ from vlprep.pretrain.places import CorpusSettings
 
 T = TypeVar("T")
 
-ModelKind = Literal["single-stream", "lxmert"]
+ModelKind = Literal["single-stream", "lxmert", "vlp"]
 
 SIZES: Mapping[str, Mapping[str, int]] = {
     "tiny": {"layers": 2, "hidden": 128, "heads": 4, "intermediate": 512},
@@ -80,6 +80,8 @@ class ObjectiveSettings:
     """`mfm`: share of the sequences without narration."""
     text_only: float = 0.0
     """`mlm`: share of the sequences without what is seen."""
+    left_to_right: float = 0.75
+    """`vlp`: share of the captions that are seen from the left only."""
     thin_up_to: int = 1
     """`mfm`, `align`, `mlm` on video: visual tokens thinned to every n-th, n up to this (VideoBERT: 5)."""
 

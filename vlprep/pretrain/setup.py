@@ -15,7 +15,7 @@ from vlprep.errors import SettingsError
 from vlprep.pretrain.base import Objective, StoreFacts
 from vlprep.pretrain.batching import ObjectiveSchedule
 from vlprep.pretrain.corpus import Corpus, DatasetStores, Mixture
-from vlprep.pretrain.loader import StepBatches, Stream
+from vlprep.pretrain.loader import StepBatches, Stream, token_counts
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.kinds import KINDS, ModelConfig
 from vlprep.pretrain.objectives.catalogue import make_objectives, require_kind
@@ -71,7 +71,7 @@ def prepare(
     train, validation = {}, {}
     for name, objective in objectives.items():
         usable = corpus.usable_for(objective.needs())
-        too_long = corpus.lengths()[usable] > recipe.model.positions
+        too_long = token_counts(corpus, objective)[usable] > recipe.model.positions
         usable = usable[~too_long]
         group_size = recipe.train.accumulate * processes
         train[name] = Stream(

@@ -19,12 +19,13 @@ from vlprep.pretrain.models.kinds import ModelConfig, kind_of
 from vlprep.pretrain.recipe import ModelKind, load_recipe
 from vlprep.pretrain.run_folder import RECIPE_NAME
 
-Format = Literal["hf", "uniter", "lxmert"]
+Format = Literal["hf", "uniter", "lxmert", "vlp"]
 
 _OPENED_BY: Mapping[Format, tuple[ModelKind, ...]] = {
     "hf": ("single-stream", "lxmert"),
     "uniter": ("single-stream",),
     "lxmert": ("lxmert",),
+    "vlp": ("vlp",),
 }
 
 

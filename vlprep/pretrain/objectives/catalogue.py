@@ -14,6 +14,7 @@ from vlprep.pretrain.objectives.mlm import MaskedLanguage
 from vlprep.pretrain.objectives.regions import RegionClasses, RegionDistributions, RegionFeatures
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.objectives.video import Alignment, MaskedVisualTokens
+from vlprep.pretrain.objectives.vlp import MaskedCaption
 from vlprep.pretrain.recipe import ModelKind, ObjectiveSettings
 
 
@@ -77,6 +78,13 @@ OBJECTIVES: Mapping[str, ObjectiveEntry] = {
         formula="match + mlm + (objects + attributes, by confidence, + masked features) / 0.15",
         source="LXMERT lxrt/modeling.py:635-1000",
         kind="lxmert",
+    ),
+    "vlp": ObjectiveEntry(
+        make=lambda rule, settings: MaskedCaption(rule=rule, left_to_right=settings.left_to_right),
+        systems="VLP",
+        formula="mean over masked pieces of -log p(piece), 75 % of the captions seen from the left only",
+        source="VLP vlp/seq2seq_loader.py:249-301",
+        kind="vlp",
     ),
 }
 

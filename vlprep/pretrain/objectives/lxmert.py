@@ -106,7 +106,7 @@ class LxmertTasks:
             ids_M=join([example.ids for example in examples]),
             labels_B=torch.tensor([example.label for example in examples]),
             objects_R=join([example.regions.object_ids_R.astype(np.int64) for example in examples]),
-            object_confidence_R=_floats([_confidence(example.regions) for example in examples]),
+            object_confidence_R=_floats([example.regions.confidences() for example in examples]),
             attributes_R=join(list(attributes)),
             attribute_confidence_R=_floats(list(confidences)),
             features_RD=_floats([example.regions.features_RD for example in examples]),
@@ -179,11 +179,6 @@ def _attributes(regions: RegionSample) -> tuple[Ints, NDArray[np.float32]]:
         count = len(regions.object_ids_R)
         return np.full(count, _NO_ATTRIBUTE), np.zeros(count, np.float32)
     return regions.attribute_probs_RA.argmax(1), regions.attribute_probs_RA.max(1).astype(np.float32)
-
-
-def _confidence(regions: RegionSample) -> NDArray[np.float32]:
-    assert regions.confidence_R is not None  # every store has it
-    return regions.confidence_R.astype(np.float32)
 
 
 def _floats(parts: list[NDArray[np.float32]] | list[NDArray[np.float16] | NDArray[np.float32]]) -> Tensor:

@@ -126,16 +126,8 @@ class RegionDistributions(_MaskedRegionTask):
         return frozenset({"text", "regions", "class_probs"})
 
     def _values(self, regions: RegionSample, rows: Ints) -> np.ndarray:
-        return distributions(regions, rows)
+        return regions.distributions()[rows]
 
     def loss(self, model: SingleStream, batch: MicroBatch) -> Loss:
         logits_MW = model.region_logits(self._masked_states(model, batch)).float()
         return Loss(F.kl_div(F.log_softmax(logits_MW, 1), batch.targets.values_MX.float(), reduction="sum"))
-
-
-def distributions(regions: RegionSample, rows: Ints) -> np.ndarray:
-    """(M, 1 + K) float32: background, then the classes, as every published head has them."""
-    assert regions.background_R is not None  # `needs` has asked for it
-    assert regions.class_probs_RK is not None
-    background_M1 = regions.background_R[rows, None].astype(np.float32)
-    return np.concatenate([background_M1, regions.class_probs_RK[rows].astype(np.float32)], axis=1)
