@@ -24,7 +24,7 @@ PARTS, PART_SIZE = 4, 6
 @pytest.fixture(autouse=True)
 def _workers_find_this_folder(monkeypatch):
     monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
 
 
 def spec(folder: Path, tricks: dict[str, str] | None = None, target: str = "DummyWorker") -> WorkerSpec:
@@ -145,12 +145,18 @@ def driver(tmp_path):
     """A driver process whose two workers sleep on an item."""
     script = tmp_path / "driver.py"
     script.write_text(textwrap.dedent(DRIVER.format(folder=str(tmp_path))))
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     until(lambda: len(list(tmp_path.glob("pid-*"))) == 2)
     time.sleep(0.3)
     yield process
     process.kill()
-    process.wait()
+    process.communicate()
 
 
 def until(condition) -> None:
@@ -170,8 +176,10 @@ def test_no_orphans_when_the_driver_is_killed(tmp_path, driver):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_the_run_and_its_workers(tmp_path, driver, number, code):
-    os.kill(driver.pid, number)
-    assert driver.wait(timeout=30) == code
+    os.killpg(driver.pid, number)  # as a terminal and most schedulers do: the workers get it, too
+    _, messages = driver.communicate(timeout=30)
+    assert driver.returncode == code
+    assert "Traceback" not in messages
     assert alive(tmp_path) == []
     assert not list(tmp_path.glob("part-*"))
 

@@ -148,3 +148,10 @@ def test_when_everything_is_poison_the_machine_is_blamed():
     machine = Machine(set(names(0)) | set(names(1)), set())
     with pytest.raises(VlprepError, match=rf"{CONDEMNED_IN_A_ROW} items in a row"):
         machine.run(FaultPolicy([0, 1]))
+
+
+def test_many_bad_items_among_good_ones_are_no_reason_to_stop():
+    parts = range(2 * CONDEMNED_IN_A_ROW)
+    machine = Machine({f"{part}/3" for part in parts}, set())
+    machine.run(FaultPolicy(parts))
+    assert set(machine.poisoned) == machine.killers

@@ -130,10 +130,7 @@ class FaultPolicy:
         if job.only is None:
             self._queue.appendleft(Job(job.part, poison=dict(case.poison)))
             return condemned
-        case.found = True
-        rest = tuple(item for item in job.only if item not in items)
-        if rest:
-            self._add_probe(job.part, case, rest)
+        case.found = True  # what else is wrong with its group comes out when the part runs again
         return condemned + self._end_probe(job.part)
 
     def _retry_or_bisect(self, part: int, case: _Case, fault: Fault) -> None:
