@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class Size:
     video_steps: int
 
 
-FULL = Size(images=1200, image_steps=3500, videos=150, video_steps=1500)
+FULL = Size(images=1200, image_steps=3000, videos=150, video_steps=1500)
 QUICK = Size(images=400, image_steps=1200, videos=50, video_steps=500)
 
 
@@ -202,10 +203,11 @@ def main() -> None:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="vlprep-learning-") as scratch:
         folder = chosen.folder or Path(scratch)
-        with multiprocessing.get_context("spawn").Pool(2, torch.set_num_threads, (1,)) as pool:
-            images = pool.apply_async(learn_images, (folder / "scenes", size))
-            videos = pool.apply_async(learn_videos, (folder / "moving", size))
-            result = {"images": images.get(), "videos": videos.get()}
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(2, context, torch.set_num_threads, (1,)) as pool:
+            images = pool.submit(learn_images, folder / "scenes", size)
+            videos = pool.submit(learn_videos, folder / "moving", size)
+            result = {"images": images.result(), "videos": videos.result()}
     show(result["images"], result["videos"])
     save("learning", {**result, "minutes": (time.perf_counter() - began) / 60}, Path(__file__).parent / "results")
 
