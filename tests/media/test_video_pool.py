@@ -55,7 +55,15 @@ def last_words(events) -> dict[str, DecodeSummary | ItemError]:
 
 
 def children() -> set[int]:
-    return {child.pid for child in psutil.Process().children(recursive=True)}
+    """Decoding processes; other tests of the same run may have left helpers of their own."""
+    return {child.pid for child in psutil.Process().children(recursive=True) if is_decoder(child)}
+
+
+def is_decoder(process: psutil.Process) -> bool:
+    try:
+        return any("vlprep.media.video" in word for word in process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False
 
 
 def wait_until(condition, seconds: float = 30) -> bool:
