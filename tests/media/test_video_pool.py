@@ -281,7 +281,7 @@ def endure(videos: int, plain: Path, folder: Path) -> tuple[Counter[str], dict[s
             outcomes[type(word).__name__] += 1
             if outcomes.total() in (videos // 10, videos - 1):
                 us = psutil.Process()
-                (child,) = us.children(recursive=True)
+                (child,) = filter(is_decoder, us.children(recursive=True))
                 for who, process in (("parent", us), ("child", child)):
                     used[f"{who} handles"].append(process.num_fds())
                     used[f"{who} threads"].append(process.num_threads())
