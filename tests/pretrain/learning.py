@@ -21,7 +21,7 @@ from vlprep.pretrain.trainer import PretrainStep, Trainer
 from vlprep.pretrain.validate import validate
 from vlprep.shards.schema import regions_schema, text_schema
 
-WORDS = TextVocabulary(size=40, pad=0, cls=1, sep=2, mask=3, first_word=5)
+WORDS = TextVocabulary(size=40, pad=0, cls=1, sep=2, mask=3, first_word=5, class_names=((30,), (31,), (32,), (33,)))
 
 
 def tiny_recipe(objectives: Sequence[str], *, steps: int = 200, lr: float = 3e-3, tokens: int = 400, **model) -> Recipe:
@@ -53,9 +53,11 @@ def train(recipe: Recipe, stores: DatasetStores, folder: Path) -> tuple[dict[str
     return dict(found.figures), trainer
 
 
-def named_images(folder: Path, count: int = 480, *, shuffled: bool = False, attributes: bool = True) -> DatasetStores:
+def named_images(
+    folder: Path, count: int = 480, *, shuffled: bool = False, attributes: bool = True, seed: int = 0
+) -> DatasetStores:
     """Images of one of four kinds, which their regions show and their only word names; another's if `shuffled`."""
-    rng, unrelated = np.random.default_rng(0), np.random.default_rng(1)
+    rng, unrelated = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
     regions, texts = {}, {}
     for number in range(count):
         name, kind = f"{number:03}.jpg", int(rng.integers(4))

@@ -19,9 +19,9 @@ from vlprep.interop.bert_files import ExportedFiles
 from vlprep.interop.bert_names import WORDS
 from vlprep.shards.atomic import clear_errors
 
-System = Literal["lxmert", "vlp"]
+System = Literal["lxmert", "vlp", "oscar"]
 
-FILES: Mapping[System, str] = {"lxmert": "model_LXRT.pth", "vlp": "model.bin"}
+FILES: Mapping[System, str] = {"lxmert": "model_LXRT.pth", "vlp": "model.bin", "oscar": "pytorch_model.bin"}
 """What each system's code calls its checkpoint."""
 _DECODER = "cls.predictions.decoder.weight"
 
@@ -43,6 +43,32 @@ def write_published(folder: Path, state: Mapping[str, Tensor], system: System) -
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(to_published(state), file)
     return ExportedFiles(files=(file,), left_out=())
+
+
+def write_oscar(folder: Path, state: Mapping[str, Tensor], *, heads: int) -> ExportedFiles:
+    """Oscar's directory: `pytorch_model.bin` and the `config.json` that its `BertImgForPreTraining` is built from."""
+    vocabulary, hidden = state[WORDS].shape
+    config = {
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+        "num_hidden_layers": len({name.split(".")[3] for name in state if name.startswith("bert.encoder.layer.")}),
+        "num_attention_heads": heads,
+        "intermediate_size": len(state["bert.encoder.layer.0.intermediate.dense.bias"]),
+        "max_position_embeddings": len(state["bert.embeddings.position_embeddings.weight"]),
+        "type_vocab_size": 2,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        "img_feature_dim": state["bert.img_embedding.weight"].shape[1],
+        "img_feature_type": "faster_r-cnn",
+        "use_img_layernorm": int("bert.LayerNorm.weight" in state),
+        "img_layer_norm_eps": 1e-12,
+        "num_contrast_classes": len(state["cls.seq_relationship.bias"]),
+    }
+    written = write_published(folder, state, "oscar")
+    file = folder / "config.json"
+    with clear_errors(folder):
+        file.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    return ExportedFiles(files=(file, *written.files), left_out=())
 
 
 def write_hugging_face_lxmert(

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from functools import lru_cache, partial
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,10 @@ class Batches:
         self._starts = [0]
         """The first group of each epoch met so far."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Loader processes make the plan anew: it is a function of these."""
+        return partial(Batches, seed=self.seed, group_size=self.group_size), (self.lengths_S, self.settings)
+
     def group(self, number: int) -> tuple[int, list[Ints]]:
         """(epoch, micro-batches) of group `number`."""
         while number >= self._starts[-1]:
@@ -130,6 +134,9 @@ class ObjectiveSchedule:
         self._before = [np.zeros(len(weights), np.int64)]
         """How often each was drawn before each block of steps."""
         self._block = lru_cache(maxsize=2)(self._draw)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ObjectiveSchedule, (self._share, self._seed)
 
     def at(self, step: int) -> tuple[int, int]:
         """(index of the objective, how often it was drawn before this step)."""

@@ -28,6 +28,8 @@ class TextVocabulary:
     mask: int
     first_word: int
     """Random replacements are drawn from `first_word` to `size` - 1 (UNITER: from the id of "!", mlm.py:31-40)."""
+    class_names: tuple[tuple[int, ...], ...] = ()
+    """Pieces of the name of each foreground class, for tags."""
 
 
 def generator(seed: int, epoch: int, key: int, objective: str) -> np.random.Generator:

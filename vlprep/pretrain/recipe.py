@@ -22,7 +22,7 @@ from vlprep.pretrain.places import CorpusSettings
 
 T = TypeVar("T")
 
-ModelKind = Literal["single-stream", "lxmert", "vlp"]
+ModelKind = Literal["single-stream", "lxmert", "vlp", "oscar"]
 
 SIZES: Mapping[str, Mapping[str, int]] = {
     "tiny": {"layers": 2, "hidden": 128, "heads": 4, "intermediate": 512},
@@ -48,6 +48,10 @@ class ModelSettings:
     """`lxmert`: layers of the regions alone."""
     cross_layers: int = 5
     """`lxmert`: layers that look across."""
+    contrast_classes: Literal[2, 3] = 3
+    """`oscar`: 3 tell wrong tags from a wrong caption (Oscar+)."""
+    normalise_regions: bool = False
+    """`oscar`: LayerNorm on embedded regions (Oscar+)."""
     positions: int = 512
     attention: Backend = "padded"
     freeze_centroids: bool = False
@@ -82,6 +86,8 @@ class ObjectiveSettings:
     """`mlm`: share of the sequences without what is seen."""
     left_to_right: float = 0.75
     """`vlp`: share of the captions that are seen from the left only."""
+    wrong_text: float = 0.25
+    """`oscar`: share of the sequences with a wrong caption, up to 0.5; 0 in OSCAR, whose loss has two classes."""
     thin_up_to: int = 1
     """`mfm`, `align`, `mlm` on video: visual tokens thinned to every n-th, n up to this (VideoBERT: 5)."""
 
@@ -135,6 +141,11 @@ class Recipe:
     objectives: Mapping[str, ObjectiveSettings] = field(default_factory=dict)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+
+    def __post_init__(self) -> None:
+        oscar = self.objectives.get("oscar")
+        if oscar is not None and oscar.wrong_text and self.model.contrast_classes == 2:
+            raise SettingsError("objectives.oscar.wrong_text above 0 needs model.contrast_classes = 3")
 
 
 def recipe_names() -> list[str]:

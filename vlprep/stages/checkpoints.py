@@ -12,20 +12,21 @@ from safetensors import safe_open
 
 from vlprep.errors import SettingsError
 from vlprep.interop.bert_files import ExportedFiles, write_hugging_face, write_uniter
-from vlprep.interop.published import write_hugging_face_lxmert, write_published
+from vlprep.interop.published import write_hugging_face_lxmert, write_oscar, write_published
 from vlprep.pretrain.checkpoint import MODEL_NAME, STATE_NAME, TrainingState, checkpoints, read_model, read_state
 from vlprep.pretrain.models.config_file import read_model_config
 from vlprep.pretrain.models.kinds import ModelConfig, kind_of
 from vlprep.pretrain.recipe import ModelKind, load_recipe
 from vlprep.pretrain.run_folder import RECIPE_NAME
 
-Format = Literal["hf", "uniter", "lxmert", "vlp"]
+Format = Literal["hf", "uniter", "lxmert", "vlp", "oscar"]
 
 _OPENED_BY: Mapping[Format, tuple[ModelKind, ...]] = {
     "hf": ("single-stream", "lxmert"),
     "uniter": ("single-stream",),
     "lxmert": ("lxmert",),
     "vlp": ("vlp",),
+    "oscar": ("oscar",),
 }
 
 
@@ -85,6 +86,8 @@ def export_checkpoint(path: Path, to: Format, out: Path | None = None) -> Export
     folder, state = out or found.run / to, read_model(found.checkpoint)
     if to == "uniter":
         return write_uniter(folder, state)
+    if to == "oscar":
+        return write_oscar(folder, state, heads=found.model.encoder.heads)
     if to != "hf":
         return write_published(folder, state, to)
     sizes = found.model.encoder

@@ -144,7 +144,18 @@ def text_vocabulary(stores: Sequence[DatasetStores]) -> TextVocabulary:
         sep=tokenizer.special("[SEP]"),
         mask=tokenizer.special("[MASK]"),
         first_word=tokenizer.first_word,
+        class_names=tuple(tuple(pieces) for pieces in tokenizer.encode(_class_names(stores))),
     )
+
+
+def _class_names(stores: Sequence[DatasetStores]) -> tuple[str, ...]:
+    """What the detector calls its classes. Raises `SettingsError` where the datasets' detectors differ in that."""
+    folders = [dataset.regions for dataset in stores if dataset.regions is not None]
+    found = {tuple(read_manifest(folder).names.get("classes", ())): folder for folder in folders}
+    if len(found) > 1:
+        differing = ", ".join(str(folder) for folder in found.values())
+        raise SettingsError(f"the regions stores name different classes ({differing}): extract them with one detector")
+    return next(iter(found), ())
 
 
 def find_vocabulary(stores: Sequence[DatasetStores], recipe: Recipe) -> Vocabulary | None:

@@ -11,6 +11,7 @@ from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.objectives.itm import ImageTextMatching
 from vlprep.pretrain.objectives.lxmert import LxmertTasks
 from vlprep.pretrain.objectives.mlm import MaskedLanguage
+from vlprep.pretrain.objectives.oscar import OscarTasks
 from vlprep.pretrain.objectives.regions import RegionClasses, RegionDistributions, RegionFeatures
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.objectives.video import Alignment, MaskedVisualTokens
@@ -78,6 +79,13 @@ OBJECTIVES: Mapping[str, ObjectiveEntry] = {
         formula="match + mlm + (objects + attributes, by confidence, + masked features) / 0.15",
         source="LXMERT lxrt/modeling.py:635-1000",
         kind="lxmert",
+    ),
+    "oscar": ObjectiveEntry(
+        make=lambda rule, settings: OscarTasks(rule=rule, wrong_text=settings.wrong_text),
+        systems="OSCAR, Oscar+",
+        formula="contrast (clean, wrong tags, wrong caption) + mean over masked pieces of caption and tags of -log p",
+        source="Oscar oscar/datasets/oscar_tsv.py:256-341, 619-702",
+        kind="oscar",
     ),
     "vlp": ObjectiveEntry(
         make=lambda rule, settings: MaskedCaption(rule=rule, left_to_right=settings.left_to_right),
