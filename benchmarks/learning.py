@@ -50,7 +50,7 @@ from vlprep.stages.tokenize_text import open_store_tokenizer, tokenize_text
 
 _AT_ONCE = 256
 """Captions scored together."""
-S3D = EncoderChoice(name="s3d", weights="random:0", overrides={"fps": 10, "clip_frames": 15, "resize": 64, "crop": 64})
+S3D = EncoderChoice(name="s3d", weights="random:0", overrides={"fps": 10, "clip_frames": 15, "resize": 32, "crop": 32})
 """VideoBERT's clips of 1.5 seconds, at half its rate and small."""
 VOCABULARY = TrainSettings(branching=8, depth=2)
 

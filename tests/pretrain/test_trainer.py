@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -246,3 +247,13 @@ def test_auc() -> None:
     assert auc(np.array([0.1, 0.9, 0.8, 0.2]), np.array([0, 1, 1, 0])) == 1.0
     assert auc(np.array([0.5, 0.5]), np.array([0, 1])) == 0.5
     assert np.isnan(auc(np.array([0.5]), np.array([1])))
+
+
+def test_batches_can_be_sent_to_loaders_that_are_not_forked(stores, tmp_path) -> None:
+    """macOS starts processes by spawning them, and Python 3.14 does everywhere."""
+    batches = make_trainer(stores, tmp_path).batches
+    sent = pickle.loads(pickle.dumps(batches))
+    for step in range(8):
+        ours, theirs = batches[step, 0], sent[step, 0]
+        assert torch.equal(ours.inputs.text.ids_P, theirs.inputs.text.ids_P)
+        assert ours.objective == theirs.objective

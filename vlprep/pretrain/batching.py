@@ -129,14 +129,14 @@ class ObjectiveSchedule:
     """Which objective each step trains: drawn in proportion to the weights, a pure function of (seed, step)."""
 
     def __init__(self, weights: Sequence[float], seed: int) -> None:
+        self._weights, self._seed = tuple(weights), seed
         self._share = np.array(weights, float) / sum(weights)
-        self._seed = seed
         self._before = [np.zeros(len(weights), np.int64)]
         """How often each was drawn before each block of steps."""
         self._block = lru_cache(maxsize=2)(self._draw)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ObjectiveSchedule, (self._share, self._seed)
+        return ObjectiveSchedule, (self._weights, self._seed)
 
     def at(self, step: int) -> tuple[int, int]:
         """(index of the objective, how often it was drawn before this step)."""
