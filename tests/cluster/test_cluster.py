@@ -10,7 +10,7 @@ from vlprep.cluster.assign import Assigner, AssignRule
 from vlprep.cluster.polish import polish
 from vlprep.cluster.quality import level_quality, quantisation_error
 from vlprep.cluster.train import TrainSettings, node_rows, node_seed, train
-from vlprep.cluster.vocabulary import Vocabulary, deepest_sensible, path_of, prefix
+from vlprep.cluster.vocabulary import Vocabulary, path_of, prefix, sensible_shape
 from vlprep.errors import SettingsError
 
 SETTINGS = TrainSettings(branching=4, depth=3, iterations=6, seed=3, points_per_centroid=100)
@@ -177,9 +177,18 @@ def test_error_falls_with_depth(sample: np.ndarray, vocabulary: Vocabulary) -> N
 
 def test_small_data_is_warned_about(caplog) -> None:
     train(mixture(300), TrainSettings(branching=12, depth=2, iterations=2))
-    assert "--branching 12 --depth 1" in caplog.text
-    assert deepest_sensible(20736 * 39, 12, 4) == 4
-    assert deepest_sensible(20736 * 39 - 1, 12, 4) == 3
+    assert "300 vectors for 144 clusters" in caplog.text
+    assert "--branching 7 --depth 1 (7 tokens) makes sense" in caplog.text
+    train(mixture(30), TrainSettings(branching=12, depth=2, iterations=2))
+    assert "no vocabulary can be made of so few" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("vectors", "shape"),
+    [(20736 * 39, (12, 4)), (20736 * 39 - 1, (12, 3)), (12 * 39, (12, 1)), (12 * 39 - 1, (11, 1)), (77, (1, 1))],
+)
+def test_the_shape_that_data_can_fill(vectors: int, shape: tuple[int, int]) -> None:
+    assert sensible_shape(vectors, 12, 4) == shape
 
 
 @pytest.mark.parametrize("text", ["beam:0", "beam", "nearest", ""])

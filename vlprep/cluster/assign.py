@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlprep.cluster.vocabulary import Vocabulary
+from vlprep.cluster.vocabulary import Array, Vocabulary
 from vlprep.errors import SettingsError
 
 ROWS_AT_ONCE = 512
@@ -55,17 +55,17 @@ class Assigner:
         self.branching = vocabulary.branching
         self.device = torch.device(device)
         self.levels = [_Level.of(vocabulary, level, self.device) for level in range(1, vocabulary.depth + 1)]
-        self.rows_RD = torch.empty(ROWS_AT_ONCE, vocabulary.dim, device=self.device)
         self.flat = _FlatLeaves(vocabulary) if rule.beam == 0 else None
 
-    def __call__(self, vectors_ND: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    def __call__(self, vectors_ND: Array) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
         """Tokens (N,) and squared distances (N,) to their leaves."""
         if self.flat is not None:
-            return self.flat(vectors_ND)
+            return self.flat(vectors_ND.astype(np.float32))
         vectors = torch.from_numpy(vectors_ND).to(self.device)
         tokens_N, distances_N = self._walk(vectors)
         # distances were taken without |x|^2, which no comparison needs
-        distances_N = (distances_N + vectors.square().sum(1)).clamp(min=0)
+        norms_N = torch.cat([rows.float().square().sum(1) for rows in torch.split(vectors, ROWS_AT_ONCE)])
+        distances_N = (distances_N + norms_N).clamp(min=0)
         return tokens_N.cpu().numpy().astype(np.uint16), distances_N.cpu().numpy()
 
     def _walk(self, vectors_ND: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,7 +93,7 @@ class Assigner:
         for node, size in zip(nodes.tolist(), sizes.tolist(), strict=True):
             for begin in range(start, start + size, ROWS_AT_ONCE):
                 end = min(begin + ROWS_AT_ONCE, start + size)
-                rows_RD = torch.index_select(vectors_ND, 0, vector_P[begin:end], out=self.rows_RD[: end - begin])
+                rows_RD = vectors_ND.index_select(0, vector_P[begin:end]).float()
                 torch.addmm(
                     level.offset_NK[node], rows_RD, level.centroids_NDK[node], alpha=-2, out=scores_PK[begin:end]
                 )

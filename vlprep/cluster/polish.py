@@ -3,6 +3,8 @@
 Hierarchical k-means never moves a vector back across a branch. Polishing does: each vector goes to the nearest leaf
 that a beam reaches, leaves move to the mean of their vectors, and every node above moves to the mean of its leaves, so
 that the tree goes on finding them. Empty leaves stay where they are. Codes do not change.
+
+Shape suffixes: N vectors, D feature size, L nodes of a level.
 """
 
 from __future__ import annotations
@@ -11,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from vlprep.cluster.assign import Assigner, AssignRule
-from vlprep.cluster.train import Array
-from vlprep.cluster.vocabulary import Vocabulary
+from vlprep.cluster.assign import ROWS_AT_ONCE, Assigner, AssignRule
+from vlprep.cluster.vocabulary import Array, Vocabulary
 
 BLOCK = 16384
 
@@ -33,27 +35,22 @@ def polish(
 
     `on_iteration(iteration, error)` hears the mean squared distance before each move.
     """
+    sample = torch.from_numpy(sample_ND)
     for iteration in range(iterations):
         assigner = Assigner(vocabulary, AssignRule(beam), device)
-        sums_LD = np.zeros((vocabulary.size, vocabulary.dim), np.float64)
+        sums_LD = torch.zeros(vocabulary.size, vocabulary.dim, dtype=torch.float64)
         counts_L = np.zeros(vocabulary.size, np.int64)
         error = 0.0
         for start in range(0, len(sample_ND), BLOCK):
-            block = sample_ND[start : start + BLOCK].astype(np.float32)
-            tokens, distances = assigner(block)
-            _add_rows(sums_LD, tokens, block)
-            counts_L += np.bincount(tokens, minlength=vocabulary.size)
-            error += float(distances.sum(dtype=np.float64))
+            tokens_N, distances_N = assigner(sample_ND[start : start + BLOCK])
+            for begin in range(0, len(tokens_N), ROWS_AT_ONCE):
+                tokens = torch.from_numpy(tokens_N[begin : begin + ROWS_AT_ONCE].astype(np.int64))
+                sums_LD.index_add_(0, tokens, sample[start + begin : start + begin + len(tokens)].double())
+            counts_L += np.bincount(tokens_N, minlength=vocabulary.size)
+            error += float(distances_N.sum(dtype=np.float64))
         on_iteration(iteration, error / len(sample_ND))
-        vocabulary = _move(vocabulary, sums_LD, counts_L)
+        vocabulary = _move(vocabulary, sums_LD.numpy(), counts_L)
     return replace(vocabulary, settings={**vocabulary.settings, "polish": iterations, "polish_beam": beam})
-
-
-def _add_rows(sums_LD: NDArray[np.float64], tokens_N: NDArray[np.uint16], rows_ND: NDArray[np.float32]) -> None:
-    """sums[tokens] += rows, one sum a token (np.add.at is many times slower)."""
-    order = np.argsort(tokens_N, kind="stable")
-    present, starts = np.unique(tokens_N[order], return_index=True)
-    sums_LD[present] += np.add.reduceat(rows_ND[order], starts, axis=0, dtype=np.float64)
 
 
 def _move(vocabulary: Vocabulary, sums_LD: NDArray[np.float64], counts_L: NDArray[np.int64]) -> Vocabulary:

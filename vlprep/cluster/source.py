@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vlprep.cluster.train import Array
+from vlprep.cluster.vocabulary import Array
 from vlprep.errors import SettingsError
 from vlprep.shards import StoreReader
 

@@ -24,6 +24,8 @@ from safetensors.numpy import save
 from vlprep.errors import SettingsError
 from vlprep.shards.atomic import write_file
 
+Array = NDArray[np.float16] | NDArray[np.float32]
+
 FORMAT = "vlprep-vocabulary-1"
 VOCABULARY_NAME = "vocabulary.safetensors"
 """In the folder of the tokens store that was made with it."""
@@ -110,9 +112,12 @@ def path_of(token: int, vocabulary: Vocabulary) -> tuple[int, ...]:
     )
 
 
-def deepest_sensible(vectors: int, branching: int, depth: int, points_per_leaf: int = 39) -> int:
-    """The greatest depth, up to `depth`, at which this many vectors leave about `points_per_leaf` to a leaf.
+def sensible_shape(vectors: int, branching: int, depth: int, points_per_leaf: int = 39) -> tuple[int, int]:
+    """The branching and the greatest depth, up to those given, that leave about `points_per_leaf` vectors to a leaf.
 
-    39 is where FAISS starts to warn (Clustering.h, min_points_per_centroid).
+    Branching gives way last, to 1 where there is no shape at all. 39 is where FAISS starts to warn (Clustering.h,
+    min_points_per_centroid).
     """
-    return max((d for d in range(1, depth + 1) if branching**d * points_per_leaf <= vectors), default=1)
+    leaves = vectors // points_per_leaf
+    deepest = max((d for d in range(1, depth + 1) if branching**d <= leaves), default=0)
+    return (branching, deepest) if deepest else (max(1, leaves), 1)

@@ -16,8 +16,8 @@ from vlprep.cluster.assign import Assigner, AssignRule
 from vlprep.cluster.polish import polish
 from vlprep.cluster.quality import LevelQuality, level_quality, quantisation_error
 from vlprep.cluster.source import VectorSource
-from vlprep.cluster.train import Array, TrainSettings, train
-from vlprep.cluster.vocabulary import VOCABULARY_NAME, Vocabulary
+from vlprep.cluster.train import TrainSettings, train
+from vlprep.cluster.vocabulary import VOCABULARY_NAME, Array, Vocabulary
 from vlprep.errors import SettingsError
 from vlprep.shards import StoreReader, StoreSettings
 from vlprep.shards.atomic import folder_lock, write_file

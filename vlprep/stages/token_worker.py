@@ -72,7 +72,7 @@ class TokenWorker:
         for row in block:
             beat.begin(row["id"])
         with watch.time("assign"):
-            tokens_N, _ = self._assigner(np.concatenate([row["features"] for row in block]).astype(np.float32))
+            tokens_N, _ = self._assigner(np.concatenate([row["features"] for row in block]))
         start = 0
         for row in block:
             end = start + len(row["features"])
