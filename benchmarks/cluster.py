@@ -254,9 +254,6 @@ def measure_sklearn(vectors_ND: Half, sizes: Sizes, findings: Findings) -> None:
         how = f"{sizes.iterations} passes in batches of 500" if name == "passes" else "its own stopping rule"
         findings.say(f"sklearn.{name}", theirs, f"CPU s of MiniBatchKMeans at each node, {how}: {what}")
         findings.say(f"speedup.sklearn.{name}", theirs / (ours + assigning), "times faster, assigning included", target)
-        findings.say(
-            f"error.sklearn.{name}", total / len(points_ND) / error, "times our error (by tree, on the sample)"
-        )
 
 
 def _minibatch_tree(points_ND: NDArray[np.float32], depth: int, fit: Callable[[Any], MiniBatchKMeans]) -> None:
