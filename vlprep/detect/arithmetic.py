@@ -22,6 +22,8 @@ class Arithmetic:
     """Of weights and activations in backbone and head; proposals, softmax and NMS are float32 always."""
     tile: int | None
     """Tile side of the matrix-product head (see `toom_cook`), None where it does not apply."""
+    map_tile: int | None = None
+    """Tile side of the 3×3 convolutions of whole maps (see `tiled_conv`), None for plain ones."""
 
 
 def arithmetic_for(precision: str, device: torch.device) -> Arithmetic:
@@ -37,7 +39,7 @@ def arithmetic_for(precision: str, device: torch.device) -> Arithmetic:
         raise SettingsError(f"--precision {precision}: one of fp32, bf16, fp16")
     if device.type == "cuda" or torch.cpu.get_capabilities().get(_TILE_ENGINES[precision], False):
         return Arithmetic(_LOW[precision], tile=None)
-    return Arithmetic(torch.float32, tile=7)
+    return Arithmetic(torch.float32, tile=7, map_tile=4)
 
 
 @contextmanager

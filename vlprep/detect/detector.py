@@ -24,6 +24,7 @@ from vlprep.detect.network import Predictions, RegionNetwork
 from vlprep.detect.proposals import propose
 from vlprep.detect.resize import resize
 from vlprep.detect.spec import RegionSpec
+from vlprep.detect.tiled_conv import tile_convolutions
 from vlprep.errors import ItemError
 from vlprep.weights import WeightsRecord
 
@@ -80,6 +81,9 @@ class RegionDetector:
         for part in (network.backbone, network.rpn, network.res5, network.res5_norm):
             if part is not None:
                 part.to(arithmetic.dtype).to(memory_format=torch.channels_last)
+        if arithmetic.map_tile is not None:
+            tile_convolutions(network.backbone, arithmetic.map_tile)
+            tile_convolutions(network.rpn, arithmetic.map_tile)
         chunk = chunk or _CHUNK[device.type]
         self.head: RegionHead[Any]
         if arithmetic.tile is not None and applies_to(spec):

@@ -76,7 +76,7 @@ class ConvolutionHead:
         self.chunk = chunk
         self._res5 = network.res5
         self._norm = network.res5_norm
-        self._dtype = network.rpn.conv.weight.dtype
+        self._dtype = next(network.res5.parameters()).dtype
         self._spec = spec
 
     def pooler(self, map_Chw: Tensor, boxes_R4: Tensor) -> Callable[[slice], Tensor]:

@@ -20,13 +20,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vlprep.detect.anchors import STRIDE
 from vlprep.detect.network import Bottleneck, RegionNetwork
 from vlprep.detect.spec import RegionSpec
+from vlprep.detect.tiled_conv import filter_at_points
 from vlprep.detect.toom_cook import transforms
 from vlprep.detect.windows import distinct_windows, pool
 
@@ -97,7 +97,7 @@ class MatmulHead:
                 _Block(
                     entry_DC=None if is_first else entry,
                     entry_bias_C=entry_bias,
-                    filter_FCC=_transformed(block.conv2, matrices.filter_n3),
+                    filter_FCC=filter_at_points(block.conv2, matrices.filter_n3),
                     floor_C=-_bias(block.conv2),
                     exit_CD=leave,
                     stream_floor_D=-lacking_D,
@@ -163,11 +163,3 @@ def _transposed(conv: nn.Conv2d) -> Tensor:
 def _bias(conv: nn.Conv2d) -> Tensor:
     assert conv.bias is not None
     return conv.bias.detach()
-
-
-def _transformed(conv: nn.Conv2d, filter_n3: np.ndarray) -> Tensor:
-    """A 3×3 convolution's weight at all products, (n², inputs, outputs); each serves all tiles."""
-    weight = conv.weight.detach().cpu().double().numpy()
-    spread = np.einsum("iy,jx,ocyx->ijco", filter_n3, filter_n3, weight, optimize=True)
-    filters = torch.from_numpy(spread.reshape(-1, *spread.shape[2:]).astype(np.float32))
-    return filters.contiguous().to(conv.weight.device)

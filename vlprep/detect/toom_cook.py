@@ -15,6 +15,7 @@ Shape suffixes: P positions of a map (side²), F products a map (all tiles' poin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 _POINTS = {4: (0, 1, -1, 1 / 2, -2), 7: (0, 1, -1, 3 / 4, -3 / 4, 3 / 2, -3 / 2, 1 / 4)}
 """Finite points by tile side; infinity is always one more."""
 
-Matrix = NDArray[np.float64]
+Matrix = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +38,8 @@ class Transforms:
 
 def transforms(side: int, tile: int) -> Transforms:
     """Return the matrices that convolve a map of `side`² with padding 1, in tiles of `tile`² outputs (4 or 7)."""
-    points = _POINTS[tile]
+    input_nn, filter_n3, output_mn = _axis(tile)
     n = tile + 2
-    evaluate_nn = _powers(points, n)
-    input_nn = np.linalg.inv(evaluate_nn).T
-    size_n1 = np.abs(input_nn).max(axis=1, keepdims=True)
-    input_nn /= size_n1  # moved to the filter, which is transformed once and in float64
-    filter_n3 = _powers(points, 3) * size_n1
-    output_mn = _powers(points, tile).T
-
     tiles = -(-side // tile)
     input_axis = np.zeros((n, tiles, side))
     output_axis = np.zeros((side, n, tiles))
@@ -60,6 +54,23 @@ def transforms(side: int, tile: int) -> Transforms:
         filter_n3=filter_n3,
         output_PF=np.einsum("yit,xjs->yxijts", output_axis, output_axis).reshape(side * side, -1),
     )
+
+
+def tile_transforms(tile: int) -> Transforms:
+    """The same for one tile: from the (`tile` + 2)² inputs that it covers to its `tile`² outputs."""
+    input_nn, filter_n3, output_mn = _axis(tile)
+    return Transforms(
+        input_FP=np.kron(input_nn, input_nn), filter_n3=filter_n3, output_PF=np.kron(output_mn, output_mn)
+    )
+
+
+def _axis(tile: int) -> tuple[Matrix, Matrix, Matrix]:
+    """What transforms input, filter and products along one axis."""
+    points = _POINTS[tile]
+    input_nn = np.linalg.inv(_powers(points, tile + 2)).T
+    size_n1 = np.abs(input_nn).max(axis=1, keepdims=True)
+    input_nn /= size_n1  # moved to the filter, which is transformed once and in float64
+    return input_nn, _powers(points, 3) * size_n1, _powers(points, tile).T
 
 
 def _powers(points: tuple[float, ...], count: int) -> Matrix:
