@@ -68,7 +68,7 @@ def _facts(found: RunCheckpoint) -> list[tuple[str, str]]:
 
 @checkpoint.command()
 @_run_argument
-@click.option("--to", "form", type=click.Choice(["hf", "uniter", "lxmert", "vlp", "oscar"]), required=True, help="Whose format.")
+@click.option("--to", "form", type=click.Choice(["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert"]), required=True, help="Whose format.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The folder to write into.  [default: RUN/hf, RUN/uniter, …]"
 )
@@ -85,6 +85,7 @@ def export(run: Path, form: Format, out: Path | None, as_json: bool) -> None:
     lxmert  model_LXRT.pth with the names of LXMERT's own code
     vlp     model.bin with the names of VLP's own code
     oscar   a folder for Oscar's own code: config.json and pytorch_model.bin
+    vilbert pretrained_model.bin with the names of ViLBERT's own code
     """
     from vlprep.stages.checkpoints import export_checkpoint
 

@@ -24,23 +24,34 @@ from vlprep.interop.published import (
 from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.models.lxmert import Lxmert, LxmertConfig
 from vlprep.pretrain.models.oscar import Oscar, OscarConfig
+from vlprep.pretrain.models.vilbert import Vilbert, VilbertConfig
 from vlprep.pretrain.models.vlp import Vlp, VlpConfig
 
 TINY = EncoderConfig(layers=2, hidden=16, heads=2, intermediate=32)
+REGIONS = EncoderConfig(layers=2, hidden=12, heads=2, intermediate=8)
 VLP = VlpConfig(encoder=EncoderConfig(norm_eps=1e-5), vocabulary=28_996, region_dim=2048, region_classes=1601)
 OSCAR = OscarConfig(encoder=EncoderConfig(), vocabulary=30_522, region_dim=2048)
 LXMERT = LxmertConfig(vocabulary=30_522, answers=9500)
 
-BASE: Mapping[str, Callable[[], nn.Module]] = {"lxmert": lambda: Lxmert(LXMERT), "vlp": lambda: Vlp(VLP)}
+BASE: Mapping[str, Callable[[], nn.Module]] = {
+    "lxmert": lambda: Lxmert(LXMERT),
+    "vlp": lambda: Vlp(VLP),
+    "vilbert": lambda: Vilbert(VilbertConfig(vocabulary=30_522)),
+}
 """The published sizes."""
 SMALL: Mapping[str, Callable[[], nn.Module]] = {
     "lxmert": lambda: Lxmert(
         replace(LXMERT, encoder=TINY, region_layers=1, cross_layers=1, vocabulary=50, answers=5, region_dim=8)
     ),
     "oscar": lambda: Oscar(replace(OSCAR, encoder=TINY, vocabulary=50, region_dim=8, normalise_regions=True)),
+    "vilbert": lambda: Vilbert(
+        VilbertConfig(
+            encoder=TINY, regions=REGIONS, cross_layers=1, cross_hidden=24, cross_heads=2, vocabulary=50, region_dim=8
+        )
+    ),
     "vlp": lambda: Vlp(replace(VLP, encoder=TINY, vocabulary=50, region_dim=8, region_classes=5)),
 }
-KEYS = {"lxmert": "lxmert_original", "vlp": "vlp"}
+KEYS = {"lxmert": "lxmert_original", "vlp": "vlp", "vilbert": "vilbert"}
 
 
 def keys(golden: Path, name: str) -> dict:

@@ -19,9 +19,14 @@ from vlprep.interop.bert_files import ExportedFiles
 from vlprep.interop.bert_names import WORDS
 from vlprep.shards.atomic import clear_errors
 
-System = Literal["lxmert", "vlp", "oscar"]
+System = Literal["lxmert", "vlp", "oscar", "vilbert"]
 
-FILES: Mapping[System, str] = {"lxmert": "model_LXRT.pth", "vlp": "model.bin", "oscar": "pytorch_model.bin"}
+FILES: Mapping[System, str] = {
+    "lxmert": "model_LXRT.pth",
+    "vlp": "model.bin",
+    "oscar": "pytorch_model.bin",
+    "vilbert": "pretrained_model.bin",
+}
 """What each system's code calls its checkpoint."""
 _DECODER = "cls.predictions.decoder.weight"
 

@@ -3,8 +3,8 @@
 The names make published checkpoints load key for key: `layer.0.attention.self.query.weight`, and so on. Post-norm,
 exact (erf) GELU, LayerNorm eps 1e-12 unless a system says otherwise (VLP: 1e-5).
 
-Shape suffixes: T packed tokens, H hidden size, S packed tokens and C width of the stream that is looked at, N heads, E
-size of a head.
+Shape suffixes: T packed tokens, H hidden size, S packed tokens of the stream that is looked at, A size of all heads
+together, N heads, E size of a head.
 """
 
 from __future__ import annotations
@@ -67,37 +67,37 @@ class Attention(nn.Module):
     """Multi-head attention with its output layer: on the own stream, or on that of a `context`.
 
     `projections` is what a checkpoint calls the module of query, key and value: `self` in BERT, `att` in LXMERT.
-    `context_size` is the context's width where it is not that of the queries, `width` the size of all heads together.
     """
 
-    def __init__(
-        self,
-        config: EncoderConfig,
-        *,
-        projections: str = "self",
-        context_size: int | None = None,
-        width: int | None = None,
-    ) -> None:
+    def __init__(self, config: EncoderConfig, *, projections: str = "self") -> None:
         super().__init__()
         self.heads, self.dropout, self.projections = config.heads, config.attention_dropout, projections
-        width, context_size = width or config.hidden, context_size or config.hidden
-        sizes = {"query": config.hidden, "key": context_size, "value": context_size}
-        self.add_module(projections, nn.ModuleDict({name: nn.Linear(size, width) for name, size in sizes.items()}))
-        self.output = Residual(width, config)
+        names = ("query", "key", "value")
+        self.add_module(projections, nn.ModuleDict({name: nn.Linear(config.hidden, config.hidden) for name in names}))
+        self.output = Residual(config.hidden, config)
 
     def forward(
-        self, hidden_TH: Tensor, layout: Layout, context_SC: Tensor | None = None, context: Layout | None = None
+        self, hidden_TH: Tensor, layout: Layout, context_SH: Tensor | None = None, context: Layout | None = None
     ) -> Tensor:
-        """(T, H). Without `context_SC` the stream attends to itself."""
+        """(T, H). Without `context_SH` the stream attends to itself."""
         projections = self.get_submodule(self.projections)
-        looked_at = hidden_TH if context_SC is None else context_SC
-        query, key, value = (
-            projections.get_submodule(name)(states).unflatten(1, (self.heads, -1))
-            for name, states in (("query", hidden_TH), ("key", looked_at), ("value", looked_at))
-        )
-        attended_TNE = attend(query, key, value, layout, self.dropout if self.training else 0.0, context)
-        output_TH: Tensor = self.output(attended_TNE.flatten(1), hidden_TH)
+        query, key, value = (projections.get_submodule(name) for name in ("query", "key", "value"))
+        looked_at = hidden_TH if context_SH is None else context_SH
+        attended_TA = attend(
+            heads(query(hidden_TH), self.heads),
+            heads(key(looked_at), self.heads),
+            heads(value(looked_at), self.heads),
+            layout,
+            self.dropout if self.training else 0.0,
+            context,
+        ).flatten(1)
+        output_TH: Tensor = self.output(attended_TA, hidden_TH)
         return output_TH
+
+
+def heads(projected_TA: Tensor, count: int) -> Tensor:
+    """(T, N, E): what each head has of a projection."""
+    return projected_TA.view(len(projected_TA), count, -1)
 
 
 class Widening(nn.Module):

@@ -43,15 +43,20 @@ class Stream:
         self.batches = Batches(token_counts(corpus, objective)[samples], settings, seed=seed, group_size=group_size)
 
     def micro_batch(self, group: int, place: int) -> MicroBatch:
-        """Micro-batch `place` of a group, masked for the epoch that the group lies in."""
-        epoch, batches = self.batches.group(group)
-        return self.make(self.samples[batches[place]], epoch)
+        """Micro-batch `place` of a group, masked for the epoch that the group lies in.
 
-    def make(self, samples: Ints, epoch: int) -> MicroBatch:
+        Where there are fewer batches than a group takes, some are in it more than once, each time with other masks.
+        """
+        epoch, batches = self.batches.group(group)
+        turn = sum(earlier is batches[place] for earlier in batches[:place])
+        return self.make(self.samples[batches[place]], epoch, turn)
+
+    def make(self, samples: Ints, epoch: int, turn: int = 0) -> MicroBatch:
         """These samples as a micro-batch."""
+        name = f"{self.objective.name} {turn}" if turn else self.objective.name
         examples = []
         for number in samples.tolist():
-            draw = generator(self.seed, epoch, number, self.objective.name)
+            draw = generator(self.seed, epoch, number, name)
             other = self.corpus.other(number, self.samples, draw) if pairs(self.objective) else None
             examples.append(self.objective.example(self.corpus.sample(number), draw, other))
         return self.objective.collate(examples)

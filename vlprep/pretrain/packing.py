@@ -86,6 +86,11 @@ def text_rows(examples: Sequence[Example], positions: Sequence[Ints]) -> Tensor:
     return _rows([example.num_text for example in examples], positions)
 
 
+def region_rows(examples: Sequence[Example], rows: Sequence[Ints]) -> Tensor:
+    """Rows of regions among all regions, as a region stream has them."""
+    return _rows([example.num_visual for example in examples], rows)
+
+
 def _rows(counts: Sequence[int], places: Sequence[Ints]) -> Tensor:
     starts = np.cumsum([0, *counts[:-1]])
     return join([start + place for start, place in zip(starts, places, strict=True)])

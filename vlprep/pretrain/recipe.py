@@ -22,7 +22,7 @@ from vlprep.pretrain.places import CorpusSettings
 
 T = TypeVar("T")
 
-ModelKind = Literal["single-stream", "lxmert", "vlp", "oscar"]
+ModelKind = Literal["single-stream", "lxmert", "vlp", "oscar", "vilbert"]
 
 SIZES: Mapping[str, Mapping[str, int]] = {
     "tiny": {"layers": 2, "hidden": 128, "heads": 4, "intermediate": 512},
@@ -45,9 +45,16 @@ class ModelSettings:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     region_layers: int = 5
-    """`lxmert`: layers of the regions alone."""
+    """`lxmert`, `vilbert`: layers of the regions."""
     cross_layers: int = 5
-    """`lxmert`: layers that look across."""
+    """`lxmert`, `vilbert`: layers that look across."""
+    region_hidden: int = 1024
+    """`vilbert`, as the next three: sizes of the region stream, …"""
+    region_heads: int = 8
+    """(also of co-attention)"""
+    region_intermediate: int = 1024
+    cross_hidden: int = 1024
+    """… and of co-attention."""
     contrast_classes: Literal[2, 3] = 3
     """`oscar`: 3 tell wrong tags from a wrong caption (Oscar+)."""
     normalise_regions: bool = False
@@ -88,6 +95,10 @@ class ObjectiveSettings:
     """`vlp`: share of the captions that are seen from the left only."""
     wrong_text: float = 0.25
     """`oscar`: share of the sequences with a wrong caption, up to 0.5; 0 in OSCAR, whose loss has two classes."""
+    leak_protection: bool = True
+    """`vilbert`: hide what overlaps a masked region, as the paper says and its code does not."""
+    only_matched: bool = True
+    """`vilbert`: learn from the masks of matching pairs only (--objective 1)."""
     thin_up_to: int = 1
     """`mfm`, `align`, `mlm` on video: visual tokens thinned to every n-th, n up to this (VideoBERT: 5)."""
 

@@ -19,7 +19,7 @@ from vlprep.pretrain.models.kinds import ModelConfig, kind_of
 from vlprep.pretrain.recipe import ModelKind, load_recipe
 from vlprep.pretrain.run_folder import RECIPE_NAME
 
-Format = Literal["hf", "uniter", "lxmert", "vlp", "oscar"]
+Format = Literal["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert"]
 
 _OPENED_BY: Mapping[Format, tuple[ModelKind, ...]] = {
     "hf": ("single-stream", "lxmert"),
@@ -27,6 +27,7 @@ _OPENED_BY: Mapping[Format, tuple[ModelKind, ...]] = {
     "lxmert": ("lxmert",),
     "vlp": ("vlp",),
     "oscar": ("oscar",),
+    "vilbert": ("vilbert",),
 }
 
 

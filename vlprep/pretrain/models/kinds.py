@@ -14,6 +14,7 @@ from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.lxmert import Lxmert, LxmertConfig, lxmert_config
 from vlprep.pretrain.models.oscar import Oscar, OscarConfig, oscar_config
 from vlprep.pretrain.models.single_stream import SingleStream, SingleStreamConfig, single_stream_config
+from vlprep.pretrain.models.vilbert import Vilbert, VilbertConfig, vilbert_config
 from vlprep.pretrain.models.vlp import Vlp, VlpConfig, vlp_config
 from vlprep.pretrain.recipe import ModelKind, ModelSettings
 
@@ -43,6 +44,7 @@ KINDS: Mapping[ModelKind, Kind] = {
     "single-stream": Kind(SingleStreamConfig, SingleStream, single_stream_config),
     "lxmert": Kind(LxmertConfig, Lxmert, lxmert_config),
     "oscar": Kind(OscarConfig, Oscar, oscar_config),
+    "vilbert": Kind(VilbertConfig, Vilbert, vilbert_config),
     "vlp": Kind(VlpConfig, Vlp, vlp_config),
 }
 

@@ -15,6 +15,7 @@ from vlprep.pretrain.objectives.oscar import OscarTasks
 from vlprep.pretrain.objectives.regions import RegionClasses, RegionDistributions, RegionFeatures
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.objectives.video import Alignment, MaskedVisualTokens
+from vlprep.pretrain.objectives.vilbert import VilbertTasks
 from vlprep.pretrain.objectives.vlp import MaskedCaption
 from vlprep.pretrain.recipe import ModelKind, ObjectiveSettings
 
@@ -86,6 +87,15 @@ OBJECTIVES: Mapping[str, ObjectiveEntry] = {
         formula="contrast (clean, wrong tags, wrong caption) + mean over masked pieces of caption and tags of -log p",
         source="Oscar oscar/datasets/oscar_tsv.py:256-341, 619-702",
         kind="oscar",
+    ),
+    "vilbert": ObjectiveEntry(
+        make=lambda rule, settings: VilbertTasks(
+            rule=rule, leak_protection=settings.leak_protection, only_matched=settings.only_matched
+        ),
+        systems="ViLBERT",
+        formula="align + mlm + mean over masked regions of KL(detector || p)",
+        source="ViLBERT vilbert.py:1490-1600, concept_cap_dataset.py:230-700",
+        kind="vilbert",
     ),
     "vlp": ObjectiveEntry(
         make=lambda rule, settings: MaskedCaption(rule=rule, left_to_right=settings.left_to_right),

@@ -1,0 +1,166 @@
+"""ViLBERT's three tasks, trained together: `vilbert` (facebookresearch/vilbert-multi-task vilbert.py:1490-1600,
+datasets/concept_cap_dataset.py:230-700).
+
+    loss    = align + mlm + regions
+    align     mean over sequences of -log softmax(W dropout(text * image))[label], label 0 = aligned as published; half
+              of the images get the text of another one
+    mlm       mean over masked pieces of -log softmax(logits)[piece]
+    regions   mean over masked regions of KL(detector's distribution || softmax(logits)), background included
+
+Text: 15 %, 80-10-10, nothing forced. Regions: 15 %, 90 % zero, 10 % kept. As in the paper, regions that overlap a
+masked one by an IoU above 0.4 are hidden too, without being targets; the code lists them, but leaves their features
+as they are: `leak_protection = false`. A first region, the mean of those that are neither masked nor overlap, stands
+for the image. With `only_matched` (the published command's `--objective 1`) nothing is learned from the masks of a
+wrong pair.
+
+Deviations: random pieces come from the words only; a wrong text is never one of the same image; the published mean adds
+up all regions that are not zeroed, but divides by the number of those that do not overlap (padding included); the
+published label id 0 is lost with `--objective 1`. Where nothing is masked the loss is 0, not NaN. The region targets
+`visual_target` 1 (features) and 2 (NCE) are left out.
+
+Shape suffixes: M masked pieces, N masked regions, W classes, B sequences, R regions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vlprep.pretrain.base import Loss, MicroBatch, RegionSample, Sample
+from vlprep.pretrain.masking import Ints, mask_regions, mask_tokens
+from vlprep.pretrain.models.vilbert import Vilbert
+from vlprep.pretrain.objectives.sequences import SequenceRule
+from vlprep.pretrain.packing import Example, join, pack, region_rows, text_rows
+
+_MOST_OVERLAP = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class VilbertTargets:
+    text_rows_M: Tensor
+    ids_M: Tensor
+    region_rows_N: Tensor
+    distributions_NW: Tensor
+    labels_B: Tensor
+    """1 = aligned; the published head's classes are the other way round."""
+
+
+@dataclass(frozen=True, slots=True)
+class _MaskedPair:
+    sequence: Example
+    positions: Ints
+    ids: Ints
+    rows: Ints
+    distributions: NDArray[np.float32]
+    label: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VilbertTasks:
+    """`vilbert`."""
+
+    rule: SequenceRule
+    leak_protection: bool = True
+    only_matched: bool = True
+    negatives: float = 0.5
+    name: str = "vilbert"
+    extra_tokens: int = 1
+    """The region that stands for the image."""
+
+    def needs(self) -> frozenset[str]:
+        return frozenset({"text", "regions", "class_probs"})
+
+    def example(self, sample: Sample, draw: np.random.Generator, other: Sample | None = None) -> _MaskedPair:
+        """`other` is a sample of another image, whose text is used for half of the draws."""
+        assert other is not None
+        regions, words = sample.regions, self.rule.words
+        assert regions is not None
+        mismatch = bool(draw.random() < self.negatives)
+        ids = self.rule.text(other if mismatch else sample)
+        masked, targets = mask_tokens(
+            ids, draw, mask=words.mask, replacements=range(words.first_word, words.size), force_one=False
+        )
+        masks = mask_regions(len(regions.features_RD), draw, hidden=0.9)
+        near = overlapping(regions.boxes_R4, masks.targets_R)
+        hidden = masks.hidden_R | (near & ~masks.targets_R) if self.leak_protection else masks.hidden_R
+        seen = replace(sample, regions=with_global_region(regions, ~(masks.targets_R | near)))
+        sequence = self.rule.sequence(masked, seen, masked_R=np.append(False, hidden))
+        rows = np.flatnonzero(masks.targets_R)
+        if mismatch and self.only_matched:
+            targets, rows = targets[:0], rows[:0]
+        return _MaskedPair(
+            sequence,
+            targets + 1,  # [CLS] comes first,
+            ids[targets],
+            rows + 1,  # and the global region
+            regions.distributions()[rows],
+            int(not mismatch),
+        )
+
+    def collate(self, examples: list[_MaskedPair]) -> MicroBatch:
+        sequences = [example.sequence for example in examples]
+        targets = VilbertTargets(
+            text_rows(sequences, [example.positions for example in examples]),
+            join([example.ids for example in examples]),
+            region_rows(sequences, [example.rows for example in examples]),
+            torch.from_numpy(np.concatenate([example.distributions for example in examples])),
+            torch.tensor([example.label for example in examples]),
+        )
+        return MicroBatch(
+            objective=self.name,
+            inputs=pack(sequences),
+            targets=targets,
+            count=len(examples),
+            real_tokens=sum(sequence.length for sequence in sequences),
+            term_counts={"mlm": len(targets.ids_M), "regions": len(targets.region_rows_N)},
+        )
+
+    def scores(self, model: Vilbert, batch: MicroBatch) -> Tensor:
+        """(B,) how much more aligned than not, for ranking."""
+        logits_B2 = model.alignment_logits(model.encode(batch.inputs), batch.inputs).float()
+        return logits_B2[:, 0] - logits_B2[:, 1]
+
+    def loss(self, model: Vilbert, batch: MicroBatch) -> Loss:
+        targets: VilbertTargets = batch.targets
+        streams = model.encode(batch.inputs)
+        words_MW = model.word_logits(streams.text_PH[targets.text_rows_M]).float()
+        regions_NW = model.region_logits(streams.regions_RH[targets.region_rows_N]).float()
+        align_B2 = model.alignment_logits(streams, batch.inputs).float()
+        classes_B = 1 - targets.labels_B
+        terms = {
+            "mlm": F.cross_entropy(words_MW, targets.ids_M, reduction="sum"),
+            "regions": F.kl_div(F.log_softmax(regions_NW, 1), targets.distributions_NW, reduction="sum"),
+        }
+        parts = {
+            "accuracy": (align_B2.argmax(1) == classes_B).sum(),
+            "mlm accuracy": (words_MW.argmax(1) == targets.ids_M).sum(),
+        }
+        return Loss(F.cross_entropy(align_B2, classes_B, reduction="sum"), parts, terms)
+
+
+def overlapping(boxes_R4: NDArray[np.float32], targets_R: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(R,) bool: boxes whose IoU with a masked one is above 0.4; the masked ones themselves are."""
+    targets_N4 = boxes_R4[targets_R]
+    corner_RN2 = np.maximum(boxes_R4[:, None, :2], targets_N4[None, :, :2])
+    opposite_RN2 = np.minimum(boxes_R4[:, None, 2:], targets_N4[None, :, 2:])
+    shared_RN = (opposite_RN2 - corner_RN2).clip(min=0).prod(2)
+    areas_R = (boxes_R4[:, 2:] - boxes_R4[:, :2]).prod(1)
+    united_RN = areas_R[:, None] + areas_R[targets_R][None] - shared_RN
+    near: NDArray[np.bool_] = (shared_RN > _MOST_OVERLAP * united_RN).any(1) | targets_R
+    return near
+
+
+def with_global_region(regions: RegionSample, seen_R: NDArray[np.bool_]) -> RegionSample:
+    """The regions behind one more, the whole image, whose feature is the mean of those that may be seen (0 if none)."""
+    features_RD = regions.features_RD
+    mean_D = features_RD[seen_R].mean(0, dtype=np.float32) if seen_R.any() else np.zeros(features_RD.shape[1])
+    return RegionSample(
+        features_RD=np.concatenate([mean_D[None].astype(features_RD.dtype), features_RD]),
+        boxes_R4=np.concatenate([np.array([[0, 0, 1, 1]], np.float32), regions.boxes_R4]),
+        object_ids_R=np.append(np.uint16(0), regions.object_ids_R),
+    )
