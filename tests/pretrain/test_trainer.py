@@ -257,3 +257,13 @@ def test_batches_can_be_sent_to_loaders_that_are_not_forked(stores, tmp_path) ->
         ours, theirs = batches[step, 0], sent[step, 0]
         assert torch.equal(ours.inputs.text.ids_P, theirs.inputs.text.ids_P)
         assert ours.objective == theirs.objective
+
+
+def test_a_batch_that_comes_twice_in_a_step_is_masked_anew(stores, tmp_path) -> None:
+    trainer = make_trainer(stores, tmp_path, replace(TRAIN, accumulate=40), "mlm")
+    [stream] = trainer.batches.streams
+    _, group = stream.batches.group(0)
+    first = next(place for place in range(1, 40) if group[place] is group[0])
+    once, again = stream.micro_batch(0, 0), stream.micro_batch(0, first)
+    assert torch.equal(once.inputs.lengths_B, again.inputs.lengths_B)
+    assert not torch.equal(once.inputs.text.ids_P, again.inputs.text.ids_P)
