@@ -18,6 +18,9 @@ from vlprep.pretrain.loader import VALIDATION_EPOCH, Stream, pairs
 from vlprep.pretrain.masking import generator
 from vlprep.pretrain.trainer import PretrainStep
 
+_GUESS_WORDS = ("mlm", "vlp")
+"""Objectives whose targets are words, so that it is the image that is exchanged."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validated:
@@ -67,7 +70,7 @@ def _fixed_batches(stream: Stream, most: int) -> list[Ints]:
 
 
 def _with_others_view(stream: Stream, batch: Ints) -> MicroBatch:
-    """The same texts and masks, with another sample's image or video; for `mfm`, with another's text."""
+    """The same targets and masks: of words, with another's image or video; of what is seen, with another's text."""
     examples = []
     for number in batch.tolist():
         sample = stream.corpus.sample(number)
@@ -78,7 +81,7 @@ def _with_others_view(stream: Stream, batch: Ints) -> MicroBatch:
 
 
 def _swapped(sample: Sample, other: Sample, objective: str) -> Sample:
-    if objective == "mlm":
+    if objective in _GUESS_WORDS:
         return replace(sample, regions=other.regions, visual_tokens=other.visual_tokens)
     return replace(sample, text_ids=other.text_ids)
 
