@@ -38,13 +38,13 @@ from vlprep.pretrain.models.single_stream import SingleStream
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.packing import pack, text_slots
 from vlprep.pretrain.recipe import Recipe, load_recipe, with_settings
-from vlprep.pretrain.setup import Prepared, open_corpora, prepare, store_facts
+from vlprep.pretrain.setup import Prepared, open_corpora, prepare
 from vlprep.pretrain.trainer import PretrainStep
 from vlprep.pretrain.validate import validate
 from vlprep.stages.cluster_video import ClusterSettings, assign_tokens, find_or_train
 from vlprep.stages.extract_regions import RegionSettings, extract_regions
 from vlprep.stages.extract_video import EncoderChoice, VideoSettings, extract_video
-from vlprep.stages.pretrain import PretrainReport, find_stores, pretrain, text_vocabulary
+from vlprep.stages.pretrain import PretrainReport, data_facts, find_stores, pretrain, read_vocabulary, text_vocabulary
 from vlprep.stages.run import RunSettings
 from vlprep.stages.tokenize_text import open_store_tokenizer, tokenize_text
 
@@ -126,7 +126,7 @@ def reopen(folder: Path, recipe: Recipe, report: PretrainReport) -> tuple[Single
     """The trained model, and the data split as it was."""
     stores = [find_stores(folder, recipe)]
     corpora = open_corpora(stores, recipe)
-    prepared = prepare(recipe, corpora, text_vocabulary(stores), store_facts(corpora), 1)
+    prepared = prepare(recipe, corpora, text_vocabulary(stores), data_facts(corpora, read_vocabulary(stores)), 1)
     model = build_model(read_model_config(report.folder))
     model.load_state_dict(read_model(report.checkpoint))
     assert isinstance(model, SingleStream)

@@ -44,7 +44,7 @@ def train(recipe: Recipe, stores: DatasetStores, folder: Path) -> tuple[dict[str
     torch.manual_seed(0)
     corpora = open_corpora([stores], recipe)
     facts = store_facts(corpora)
-    model = build_model(model_config(recipe, WORDS, facts, centroid_dim=0))
+    model = build_model(model_config(recipe, WORDS, facts))
     made = prepare(recipe, corpora, WORDS, facts, processes=1)
     trainer = Trainer(model, made.objectives, made.batches, recipe.train, recipe.optimiser, World(), folder / "run")
     trainer.run(lambda event: None)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from vlprep.cluster.train import TrainSettings, train
+from vlprep.cluster.vocabulary import VOCABULARY_NAME
 from vlprep.pretrain.corpus import DatasetStores
 from vlprep.shards import StoreSettings, open_store
 from vlprep.shards.schema import regions_schema, text_schema, tokens_schema
 
-SETTINGS = {"tokens": {"vocabulary_size": 20}}
 NAMES = {"regions": {"classes": ["red", "green", "blue", "grey"]}}
 
 
@@ -18,7 +19,7 @@ def write(folder, schema, kind, rows, *, part_size=2):
     store = open_store(
         folder,
         schema,
-        StoreSettings(kind=kind, settings=SETTINGS.get(kind, {}), weights=None, names=NAMES.get(kind, {})),
+        StoreSettings(kind=kind, settings={}, weights=None, names=NAMES.get(kind, {})),
     )
     store.plan(list(rows), part_size)
     for part in store.pending():
@@ -81,7 +82,11 @@ def told_videos(folder: Path, count: int = 10) -> DatasetStores:
         tokens[name] = clips(16)
         for segment in range(4):
             texts[f"{name}#{segment}"] = text(name, [10 + segment, 20], start=segment * 6.0, end=segment * 6.0 + 6)
-    return DatasetStores(
+    stores = DatasetStores(
         text=write(folder / "text", text_schema(), "text", texts, part_size=100),
         tokens=write(folder / "tokens", tokens_schema(20), "tokens", tokens, part_size=100),
     )
+    vectors = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    vocabulary = train(vectors, TrainSettings(branching=20, depth=1, iterations=2))
+    vocabulary.save(folder / "tokens" / VOCABULARY_NAME)
+    return stores

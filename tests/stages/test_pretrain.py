@@ -7,9 +7,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pretrain.stores import learnable_images, told_videos
 
+from vlprep.cluster.train import TrainSettings, train
+from vlprep.cluster.vocabulary import VOCABULARY_NAME
 from vlprep.errors import SettingsError
 from vlprep.pretrain.checkpoint import checkpoints, read_state
 from vlprep.pretrain.recipe import Recipe, load_recipe, with_objectives, with_settings
@@ -105,6 +108,20 @@ def test_videos_train_videobert(tmp_path) -> None:
     report = pretrain([tmp_path], recipe, device="cpu")
     assert report.folder == tmp_path / "vlprep" / "runs" / "pretrain"
     assert {"mfm/accuracy", "mfm/accuracy without", "align/auc"} <= report.figures.keys()
+
+
+def test_tokens_need_the_vocabulary_that_made_them_and_all_the_same(tmp_path) -> None:
+    recipe = with_objectives(with_settings(load_recipe("videobert-small"), SHRINK), "mfm")
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        told_videos(folder / "vlprep")
+    vocabularies = [folder / "vlprep" / "tokens" / VOCABULARY_NAME for folder in folders]
+    train(np.eye(40, 6, dtype=np.float32), TrainSettings(branching=20, depth=1)).save(vocabularies[1])
+    with pytest.raises(SettingsError, match=r"different vocabularies.*--vocabulary .*/a/vlprep/tokens"):
+        pretrain(folders, recipe, device="cpu")
+    vocabularies[1].unlink()
+    with pytest.raises(SettingsError, match="vlprep cluster-video"):
+        pretrain(folders, recipe, device="cpu")
 
 
 def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path, recipe) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,8 @@ class Prepared:
 
 
 def store_facts(corpora: Sequence[Corpus]) -> StoreFacts:
-    """Read the sizes off the stores. Raises `SettingsError` where datasets differ in them."""
-    names = ("region_dim", "num_classes", "num_attributes", "visual_vocabulary")
+    """Read the sizes off the regions stores. Raises `SettingsError` where datasets differ in them."""
+    names = ("region_dim", "num_classes", "num_attributes")
     found: dict[str, dict[int, str]] = {name: {} for name in names}
     for corpus in corpora:
         manifest, folder = corpus.visual.manifest, str(corpus.visual.folder)
@@ -45,8 +45,6 @@ def store_facts(corpora: Sequence[Corpus]) -> StoreFacts:
             found["num_classes"][len(manifest.names.get("classes", ()))] = folder
             if corpus.has_attributes:
                 found["num_attributes"][corpus.visual[0]["attribute_probs"].shape[1]] = folder
-        else:
-            found["visual_vocabulary"][int(manifest.settings["vocabulary_size"])] = folder
     for name, sizes in found.items():
         if len(sizes) > 1:
             differing = ", ".join(f"{size} in {folder}" for size, folder in sizes.items())
@@ -54,9 +52,9 @@ def store_facts(corpora: Sequence[Corpus]) -> StoreFacts:
     return StoreFacts(**{name: next(iter(sizes)) for name, sizes in found.items() if sizes})
 
 
-def model_config(recipe: Recipe, words: TextVocabulary, facts: StoreFacts, centroid_dim: int) -> ModelConfig:
+def model_config(recipe: Recipe, words: TextVocabulary, facts: StoreFacts) -> ModelConfig:
     """The network for these stores."""
-    return KINDS[recipe.model.kind].configure(recipe.model, words, replace(facts, centroid_dim=centroid_dim))
+    return KINDS[recipe.model.kind].configure(recipe.model, words, facts)
 
 
 def prepare(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -13,8 +14,9 @@ from torch import nn
 from vlprep.cluster.vocabulary import VOCABULARY_NAME, Vocabulary
 from vlprep.errors import SettingsError
 from vlprep.interop.initial import load_initial
+from vlprep.pretrain.base import StoreFacts
 from vlprep.pretrain.checkpoint import checkpoints
-from vlprep.pretrain.corpus import DatasetStores
+from vlprep.pretrain.corpus import Corpus, DatasetStores
 from vlprep.pretrain.distributed import World, join_world
 from vlprep.pretrain.embeddings import VisualTokenEmbeddings
 from vlprep.pretrain.masking import TextVocabulary
@@ -158,19 +160,33 @@ def _class_names(stores: Sequence[DatasetStores]) -> tuple[str, ...]:
     return next(iter(found), ())
 
 
-def find_vocabulary(stores: Sequence[DatasetStores], recipe: Recipe) -> Vocabulary | None:
-    """The visual vocabulary in the folder of the tokens, whose centroids are the embeddings of visual tokens.
+def read_vocabulary(stores: Sequence[DatasetStores]) -> Vocabulary | None:
+    """The visual vocabulary that all tokens stores share; it lies beside the tokens.
 
-    Raises `SettingsError` where the recipe wants them frozen and there is no such file.
+    Raises `SettingsError` where one has none, or another one.
     """
-    for dataset in stores:
-        if dataset.tokens is not None and (path := dataset.tokens / VOCABULARY_NAME).is_file():
-            return Vocabulary.load(path)
-    if recipe.model.freeze_centroids and any(dataset.tokens for dataset in stores):
+    folders = [dataset.tokens for dataset in stores if dataset.tokens is not None]
+    for folder in folders:
+        if not (folder / VOCABULARY_NAME).is_file():
+            raise SettingsError(
+                f"{folder} has no {VOCABULARY_NAME}; `vlprep cluster-video` writes it beside the tokens"
+            )
+    found = {hashlib.sha256((folder / VOCABULARY_NAME).read_bytes()).digest(): folder for folder in folders}
+    if len(found) > 1:
+        first, *others = (str(folder) for folder in found.values())
         raise SettingsError(
-            f"model.freeze_centroids needs {VOCABULARY_NAME} in the tokens store; vlprep cluster-video makes it"
+            f"the tokens stores have different vocabularies ({', '.join([first, *others])}): give all datasets that of"
+            f" the first, by vlprep cluster-video DATASET --vocabulary {first}/{VOCABULARY_NAME} --overwrite"
         )
-    return None
+    return Vocabulary.load(folders[0] / VOCABULARY_NAME) if folders else None
+
+
+def data_facts(corpora: Sequence[Corpus], vocabulary: Vocabulary | None) -> StoreFacts:
+    """What a model's sizes follow from."""
+    facts = store_facts(corpora)
+    if vocabulary is None:
+        return facts
+    return replace(facts, visual_vocabulary=vocabulary.size, centroid_dim=vocabulary.dim)
 
 
 def _train(
@@ -183,9 +199,9 @@ def _train(
     on_event: Callable[[PretrainEvent], None],
 ) -> PretrainReport | None:
     corpora = open_corpora(stores, recipe)
-    facts = store_facts(corpora)
-    vocabulary = find_vocabulary(stores, recipe)
-    config = model_config(recipe, words, facts, centroid_dim=vocabulary.dim if vocabulary else 0)
+    vocabulary = read_vocabulary(stores)
+    facts = data_facts(corpora, vocabulary)
+    config = model_config(recipe, words, facts)
     prepared = prepare(recipe, corpora, words, facts, world.size)
     start = _starting_point(folder, resume)
     if world.is_first:
