@@ -64,9 +64,10 @@ class VideoWorker:
         if kind != "cpu":
             torch.set_num_threads(1)  # the cores belong to the decoders
         self._encoders = {choice.name: load_encoder(choice, settings.precision, device) for choice in settings.encoders}
-        self._decoders = DecoderPool(
+        self.decoders = DecoderPool(
             processes=max(1, threads // _CORES_A_DECODER[kind]), backend=settings.decoder, timeout=silence
         )
+        """Its processes end with this one; close it to end them sooner."""
         self._batch_pixels = _BATCH_PIXELS[kind]
         self._store, self._dataset = store, dataset
         self._source_ids, self._odd_paths = source_ids, odd_paths
@@ -83,7 +84,7 @@ class VideoWorker:
                 sink.fail(item, ErrorInfo("WorkerDied", what))
             encoders = {name: self._encoders[name] for name in writers or self._encoders}
             videos = [self._video(item, encoders) for item in items if item not in job.poison]
-            _Pass(videos, encoders, self._batch_pixels, sink, beat, watch).run(self._decoders)
+            _Pass(videos, encoders, self._batch_pixels, sink, beat, watch).run(self.decoders)
             for writer in writers.values():
                 writer.stats = watch.seconds
         return PartDone(job.part, sink.rows, sink.failures, time.monotonic() - began, watch.seconds)
