@@ -13,18 +13,18 @@ Shape suffixes: N vectors, D numbers a vector, L nodes of a level.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 import torch
+from _measure import save
 from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 
@@ -52,7 +52,7 @@ class Sizes:
 
 
 DEFAULT = Sizes(vectors=100_000, depth=4, iterations=10, growth=(21_000,))
-FULL = Sizes(vectors=1_000_000, depth=4, growth=(21_000, 42_000, 63_000), flat_iterations=2)
+FULL = Sizes(vectors=1_000_000, depth=4)
 
 
 @dataclass(slots=True)
@@ -283,22 +283,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="a million vectors and 20 iterations")
     parser.add_argument("--vectors", type=int, help="how many, instead")
-    parser.add_argument("--out", type=Path, default=Path("out/cluster.json"))
     options = parser.parse_args()
     faiss.omp_set_num_threads(1)
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)  # that so many leaves are too many for these vectors
     sizes = FULL if options.full else DEFAULT
-    vectors_ND = mixture(options.vectors or sizes.vectors, sizes.dim, seed=1)
+    len_all = options.vectors or sizes.vectors
+    vectors_ND = mixture(len_all, sizes.dim, seed=1)
     findings = Findings()
     tree = measure_tree(vectors_ND, sizes, findings)
     measure_flat(vectors_ND, sizes, tree, findings)
     measure_sklearn(vectors_ND[:50_000], sizes, findings)
     del vectors_ND
     measure_quality(sizes, findings)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(findings.values, indent=1) + "\n")
-    print(options.out)
+    save("cluster", {"vectors": len_all, "sizes": asdict(sizes), "findings": findings.values})
 
 
 if __name__ == "__main__":

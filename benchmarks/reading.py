@@ -220,7 +220,8 @@ def fastest(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def compare(scratch: Path, gigabytes: float, rounds: int) -> dict[str, Any]:
-    """Write, read and remove each format in turn. Warm figures are the fastest of `rounds`."""
+    """Write, read and remove each format in turn. Warm figures are the fastest of `rounds`, in which
+    a format's ways take turns."""
     count = max(2 * _DISTINCT, int(gigabytes * 1e9 / ROW_BYTES))
     order = np.random.default_rng(1).permutation(count).tolist()
     into, found = Buffer(), {}
@@ -228,23 +229,23 @@ def compare(scratch: Path, gigabytes: float, rounds: int) -> dict[str, Any]:
         format_ = make(scratch / name)
         format_.write(rows(), count)
         files = format_.files()
+        figures: dict[str, Any] = {"bytes": sum(path.stat().st_size for path in files)}
         calls: dict[str, Callable[[], None]] = {
             "sequential": lambda format_=format_: format_.read(None, count, into),
             "shuffled": lambda format_=format_: format_.read(order, count, into),
         }
-        figures: dict[str, Any] = {"bytes": sum(path.stat().st_size for path in files)}
+        if name == "ours":
+            data = sorted(path for path in files if path.suffix == ".arrow")
+            calls["copy"] = lambda data=data: copy(data, ROW_BYTES)
         for kind, call in calls.items():
             forget(files)
             figures[f"{kind}, cold"] = measured(call, count)
-            figures[f"{kind}, warm"] = fastest([measured(call, count) for _ in range(rounds)])
+        warm = [{kind: measured(call, count) for kind, call in calls.items()} for _ in range(rounds)]
+        figures |= {f"{kind}, warm": fastest([run[kind] for run in warm]) for kind in calls}
         found[name] = figures
-        if name == "ours":
-            data = sorted(path for path in files if path.suffix == ".arrow")
-            forget(data)
-            cold = measured(lambda data=data: copy(data, ROW_BYTES), count)
-            warm = fastest([measured(lambda data=data: copy(data, ROW_BYTES), count) for _ in range(rounds)])
-            found["copy"] = {"bytes": figures["bytes"], "sequential, cold": cold, "sequential, warm": warm}
         shutil.rmtree(scratch / name)
+    ours = found["ours"]
+    found["copy"] = {f"sequential, {cache}": ours.pop(f"copy, {cache}") for cache in ("cold", "warm")}
     return {"rows": count, "row bytes": ROW_BYTES, "formats": found}
 
 

@@ -68,7 +68,13 @@ def _facts(found: RunCheckpoint) -> list[tuple[str, str]]:
 
 @checkpoint.command()
 @_run_argument
-@click.option("--to", "form", type=click.Choice(["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert"]), required=True, help="Whose format.")
+@click.option(
+    "--to",
+    "form",
+    type=click.Choice(["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert"]),
+    required=True,
+    help="Whose format.",
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The folder to write into.  [default: RUN/hf, RUN/uniter, …]"
 )

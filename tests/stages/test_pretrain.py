@@ -115,6 +115,7 @@ def test_tokens_need_the_vocabulary_that_made_them_and_all_the_same(tmp_path) ->
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         told_videos(folder / "vlprep")
+        give_tokenizer(folder / "vlprep" / "text")
     vocabularies = [folder / "vlprep" / "tokens" / VOCABULARY_NAME for folder in folders]
     train(np.eye(40, 6, dtype=np.float32), TrainSettings(branching=20, depth=1)).save(vocabularies[1])
     with pytest.raises(SettingsError, match=r"different vocabularies.*--vocabulary .*/a/vlprep/tokens"):

@@ -1,4 +1,4 @@
-"""`vlprep pretrain` killed at any moment ends, run again, as the uninterrupted run; Ctrl-C and a full disk are clean."""
+"""`vlprep pretrain` killed at any moment ends, run again, as the uninterrupted run; Ctrl-C, a full disk are clean."""
 
 from __future__ import annotations
 
