@@ -41,8 +41,8 @@ def initialise(network: nn.Module, hidden: int) -> None:
     """BERT's: normal with standard deviation 0.02, biases zero.
 
     A network narrower than BERT-base (small twins; none that was published) gets 0.02 * sqrt(768 / hidden), so that
-    projections spread as widely as they do there: with 0.02, attention starts out flat, and a network 128 wide needed
-    three times the steps to look at its regions (benchmarks/learning.py).
+    projections spread as widely as they do there. On rendered scenes, masked words alone, a network 128 wide came to
+    80 % after 600 steps with this and after 1400 with 0.02 (one run each).
     """
     std = 0.02 * max(1.0, _BERT_BASE_WIDTH / hidden) ** 0.5
     for module in network.modules():
