@@ -42,6 +42,8 @@ from vlprep.stages.run import RunSettings
 from vlprep.stages.video_worker import VideoWorker
 
 WEIGHTS = "random:0"
+_DECODING_ROUNDS = 5
+"""It is so quick that starting the processes shows."""
 SAMPLES = SHARED / "samples" / "howto100m" / "videos"
 
 
@@ -197,7 +199,9 @@ def compare(dataset: Path, videos: Sequence[Path], rounds: int) -> dict[str, Any
         "usual script, fp32": lambda: usual(videos, torch.float32),
         "usual script, bf16": lambda: usual(videos, torch.bfloat16),
     }
-    costs = {name: fastest(way, rounds) for name, way in ways.items()}
+    costs = {
+        name: fastest(way, max(rounds, _DECODING_ROUNDS * name.startswith("decoding"))) for name, way in ways.items()
+    }
     number = sum(map(len, clips))
     print_table(
         f"S3D, {len(videos)} videos, {number} clips",
@@ -214,7 +218,7 @@ def compare(dataset: Path, videos: Sequence[Path], rounds: int) -> dict[str, Any
         "usual script (bf16) over ours in bf16": cpu["usual script, bf16"] / cpu["pipeline, bf16"],
         "decoding for two encoders over one": cpu["decoding for two encoders"] / cpu["decoding alone"],
     }
-    targets = ["<= 1.1", ">= 0.9", ">= 1.5", "", ">= 2.5 with AMX", "<= 1.15"]
+    targets = ["<= 1.1", ">= 0.9", ">= 1.5", ">= 2.5 if bf16 is quicker here", "", "<= 1.15"]
     print_table(
         "Ratios of this run",
         ["", "", "wanted"],
