@@ -54,6 +54,23 @@ class RegionSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NarratedVideo:
+    """A video with its narration, what the contrastive systems draw their pairs from. Arrays are views into the stores.
+
+    C clips of a feature store, D its feature size, N segments of narration in the order of their start.
+    """
+
+    features_CD: tuple[NDArray[np.float16] | NDArray[np.float32], ...]
+    """One array a feature store, in the order of `data.features`."""
+    times_C2: tuple[NDArray[np.float32], ...]
+    """Start and end of each clip in seconds, one array a feature store."""
+    spans_N2: NDArray[np.float32]
+    """Start and end of each segment in seconds."""
+    texts: tuple[NDArray[np.int32], ...]
+    """(N) piece or word ids of each segment, without special tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreFacts:
     """What the model's sizes follow from; the same in all datasets of a run. 0: there are none."""
 
@@ -64,6 +81,8 @@ class StoreFacts:
     visual_vocabulary: int = 0
     centroid_dim: int = 0
     """Of the visual vocabulary, where its file lies beside the tokens."""
+    clip_dims: tuple[int, ...] = ()
+    """Of the feature stores that `data.features` names, in that order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +95,7 @@ class Sample:
     """Pieces without special tokens."""
     regions: RegionSample | None = None
     visual_tokens: NDArray[np.uint16] | None = None
+    video: NarratedVideo | None = None
 
 
 # --- to the models ---------------------------------------------------------------------------------------------------
