@@ -1,0 +1,78 @@
+"""Contrastive losses against the published code's, with their gradients."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from vlprep.pretrain.objectives.contrastive import diagonal_nce, feature_nce, middle_milnce
+
+
+def published(golden: Path, name: str) -> SimpleNamespace:
+    folder = golden / "pretraining"
+    case = json.loads((folder / "losses.json").read_text())["cases"][name]
+    arrays = np.load(folder / "losses.npz")
+
+    def pick(kind: str) -> dict[str, torch.Tensor]:
+        return {key: torch.from_numpy(arrays[entry["array"]]) for key, entry in case[kind].items()}
+
+    return SimpleNamespace(
+        settings=case["settings"], expected=case["expected"], given=pick("inputs"), out=pick("expected_arrays")
+    )
+
+
+def check(losses: torch.Tensor, case: SimpleNamespace, **inputs: torch.Tensor) -> None:
+    """The mean of these losses and its gradients are the case's."""
+    loss = losses.mean()
+    assert loss.item() == pytest.approx(case.expected["loss"], rel=1e-5, abs=1e-6)
+    loss.backward()
+    for name, tensor in inputs.items():
+        np.testing.assert_allclose(tensor.grad, case.out[f"grad_{name}"], rtol=1e-5, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["b4n3", "b3n2", "b5n1"])
+def test_univls_milnce(golden: Path, name: str) -> None:
+    case = published(golden, f"univl_milnce.{name}")
+    similarity = case.given["sim"].requires_grad_()
+    losses = middle_milnce(similarity, case.settings["n_pair"])
+    assert losses.shape == (case.settings["batch_size"],)
+    check(losses, case, sim=similarity)
+
+
+def test_univls_cross_entropy(golden: Path) -> None:
+    case = published(golden, "univl_crossen")
+    similarity = case.given["sim"].requires_grad_()
+    check(diagonal_nce(similarity), case, sim=similarity)
+
+
+def test_univls_masked_frames(golden: Path) -> None:
+    """Padding is never a candidate: only real frames are packed."""
+    case = published(golden, "univl_cmfm")
+    scores, video = case.given["scores"].requires_grad_(), case.given["video"].requires_grad_()
+    real = case.given["video_mask"].bool()
+    targets = (case.given["labels_index"] != -1)[real].nonzero()[:, 0]
+    check(feature_nce(scores[real][targets], video[real], targets), case, scores=scores, video=video)
+
+
+@pytest.mark.parametrize("name", ["t1", "t2"])
+def test_heros_masked_frames(golden: Path, name: str) -> None:
+    case = published(golden, f"hero_mfm_nce.{name}")
+    masked = case.given["masked_prediction"].requires_grad_()
+    unmasked = case.given["unmasked_prediction"].requires_grad_()
+    candidates = torch.cat([case.given["target_feature"], unmasked])
+    losses = feature_nce(masked, candidates, torch.arange(len(masked)), case.settings["temperature"])
+    np.testing.assert_allclose(losses.detach(), case.out["per_frame"], rtol=1e-5, atol=2e-6)
+    check(losses, case, masked_prediction=masked, unmasked_prediction=unmasked)
+
+
+def test_with_nothing_masked_the_sum_is_zero_and_keeps_its_gradient() -> None:
+    head = torch.nn.Linear(4, 4)
+    losses = feature_nce(head(torch.zeros(0, 4)), torch.randn(3, 4), torch.zeros(0, dtype=torch.long))
+    losses.sum().backward()
+    assert losses.sum() == 0
+    assert not head.weight.grad.any()
