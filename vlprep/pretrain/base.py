@@ -6,7 +6,7 @@ Sequences are *packed*: the tokens of a micro-batch lie end to end without paddi
 of the packed sequence its rows stand. Only attention ever sees a padded view (`vlprep.pretrain.attention`).
 
 Shape suffixes: T packed tokens of a micro-batch, B sequences, P text pieces, R regions or V visual tokens in the batch,
-M targets (masked positions), D feature size, K foreground classes, H hidden size.
+C clips, M targets (masked positions), D feature size, K foreground classes, H hidden size.
 """
 
 from __future__ import annotations
@@ -144,6 +144,25 @@ class VisualTokenInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClipInput:
+    """Clips with their continuous features."""
+
+    lengths_B: Tensor
+    """Clips of each sequence; on the CPU."""
+    features_CD: Tensor
+    """As stored; those that are masked still hold theirs, `masked_C` hides them."""
+    positions_C: Tensor
+    """int64: 0 is the first clip of its sequence."""
+    masked_C: Tensor
+    """bool."""
+    slots_C: Tensor
+
+    def visible_features(self, dtype: torch.dtype) -> Tensor:
+        """(C, D) with zeros for masked clips."""
+        return self.features_CD.to(dtype).masked_fill(self.masked_C[:, None], 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
     """A packed micro-batch. Sequence b occupies slots `sum(lengths_B[:b])` to `sum(lengths_B[:b + 1])`."""
 
@@ -152,6 +171,7 @@ class Inputs:
     text: TextInput | None = None
     regions: RegionInput | None = None
     visual_tokens: VisualTokenInput | None = None
+    clips: ClipInput | None = None
     prefix_B: Tensor | None = None
     """int64: tokens of a sequence that all others of it see; what comes after them sees backwards only (see
     `attention.prefix_mask`). None: everybody sees everybody.

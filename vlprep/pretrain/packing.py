@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlprep.pretrain.base import Inputs, RegionInput, RegionSample, TextInput, VisualTokenInput
+from vlprep.pretrain.base import ClipInput, Inputs, RegionInput, RegionSample, TextInput, VisualTokenInput
 
 Ints = NDArray[np.int64]
 
@@ -29,6 +29,10 @@ class Example:
     masked_R: NDArray[np.bool_] | None = None
     """None: no region is masked."""
     visual_ids_V: Ints | None = None
+    clips_CD: NDArray[np.float16] | NDArray[np.float32] | None = None
+    """Features of clips."""
+    masked_C: NDArray[np.bool_] | None = None
+    """None: no clip is masked."""
     ends_with: Ints | None = None
     """Text pieces after what is seen (VideoBERT's final [SEP], VLP's caption)."""
     ends_with_types: Ints | None = None
@@ -46,6 +50,8 @@ class Example:
     def num_visual(self) -> int:
         if self.regions is not None:
             return len(self.regions.features_RD)
+        if self.clips_CD is not None:
+            return len(self.clips_CD)
         return 0 if self.visual_ids_V is None else len(self.visual_ids_V)
 
     @property
@@ -62,6 +68,7 @@ def pack(examples: Sequence[Example], *, distributions: bool = False) -> Inputs:
         text=_pack_text(examples, starts_B),
         regions=_pack_regions(examples, starts_B, distributions),
         visual_tokens=_pack_visual_tokens(examples, starts_B),
+        clips=_pack_clips(examples, starts_B),
         prefix_B=_prefixes(examples),
     )
 
@@ -72,7 +79,7 @@ def text_slots(examples: Sequence[Example], positions: Sequence[Ints]) -> Tensor
 
 
 def visual_slots(examples: Sequence[Example], rows: Sequence[Ints]) -> Tensor:
-    """Slots of regions or visual tokens (0 is the first), given per example."""
+    """Slots of regions, visual tokens or clips (0 is the first), given per example."""
     return _slots(examples, rows, lambda example: example.num_text)
 
 
@@ -87,7 +94,7 @@ def text_rows(examples: Sequence[Example], positions: Sequence[Ints]) -> Tensor:
 
 
 def region_rows(examples: Sequence[Example], rows: Sequence[Ints]) -> Tensor:
-    """Rows of regions among all regions, as a region stream has them."""
+    """Rows of regions (clips) among all regions (clips), as a stream of these has them."""
     return _rows([example.num_visual for example in examples], rows)
 
 
@@ -168,6 +175,30 @@ def _pack_visual_tokens(examples: Sequence[Example], starts_B: Ints) -> VisualTo
         ids_V=join([ids for ids, _, _ in seen]),
         positions_V=join(places),
         slots_V=join([start + place for (_, _, start), place in zip(seen, places, strict=True)]),
+    )
+
+
+def _pack_clips(examples: Sequence[Example], starts_B: Ints) -> ClipInput | None:
+    seen = [
+        (example.clips_CD, example, start)
+        for example, start in zip(examples, starts_B, strict=True)
+        if example.clips_CD is not None
+    ]
+    if not seen:
+        return None
+    places = [np.arange(example.num_visual) for _, example, _ in seen]
+    masked = [
+        np.zeros(example.num_visual, np.bool_) if example.masked_C is None else example.masked_C
+        for _, example, _ in seen
+    ]
+    return ClipInput(
+        lengths_B=torch.tensor([0 if example.clips_CD is None else example.num_visual for example in examples]),
+        features_CD=torch.from_numpy(np.concatenate([clips for clips, _, _ in seen])),
+        positions_C=join(places),
+        masked_C=torch.from_numpy(np.concatenate(masked)),
+        slots_C=join(
+            [start + example.num_text + place for (_, example, start), place in zip(seen, places, strict=True)]
+        ),
     )
 
 
