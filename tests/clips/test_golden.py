@@ -12,11 +12,11 @@ import torch
 from clips.golden_case import FEATURE, GoldenFolder, load_golden_weights
 
 from vlprep.clips.encoder import TorchEncoder, build_encoder
-from vlprep.clips.planar import PlanarMaxPool3d
 from vlprep.clips.presets import PRESETS as PRESETS_BY_NAME
 from vlprep.clips.s3d import rename_s3d, rename_s3d_howto100m
 from vlprep.clips.text_tower import WordIds, build_text_encoder
 from vlprep.media.video.decode import open_video
+from vlprep.networks.planar import PlanarMaxPool3d
 
 OpenFolder = Callable[[str], GoldenFolder]
 Checkpoint = Callable[[str], Path]

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vlprep.clips.planar import speed_up
 from vlprep.errors import SettingsError
+from vlprep.networks.planar import speed_up
 from vlprep.weights import WeightsRecord, load_arrays, random_seed, sha256_of
 
 log = logging.getLogger(__name__)

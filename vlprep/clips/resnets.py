@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet, resnet152
 
 from vlprep.clips.network import Arrays, ClipNetwork
-from vlprep.clips.planar import as_frames, from_frames
+from vlprep.networks.planar import as_frames, from_frames
 
 _TRUNK = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 

@@ -1,6 +1,6 @@
-"""MIL-NCE's text tower: narration into the 512-d joint space of `s3d-howto100m`'s `video_embedding`.
+"""MIL-NCE's text tower with its weights and dictionary: narration into the joint space of `s3d-howto100m`.
 
-Similarity is the dot product of the two, neither normalised. S3D_HowTo100M@b8cd0bb s3dg.py:186-237;
+The network is `vlprep.networks.text_tower`. S3D_HowTo100M@b8cd0bb s3dg.py:186-237;
 MIL-NCE_HowTo100M@b282b15 video_loader.py:96-116.
 Shape suffixes: N texts, W words (padded), V words of the dictionary with the padding, D = 512.
 """
@@ -13,33 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlprep.clips.network import fill
 from vlprep.clips.presets import S3D_DICTIONARY, S3D_HOWTO100M
 from vlprep.errors import SettingsError
+from vlprep.networks.text_tower import TextTower
 from vlprep.text.word_vectors import split_words
 from vlprep.weights import WeightsRecord, describe, load_arrays, resolve, sha256_of
 
 _PREFIX = "text_module."
 _EMBEDDING = f"{_PREFIX}word_embd.weight"
-
-
-class TextTower(nn.Module):
-    """Word vectors, a hidden layer for each word, the maximum over words, a projection."""
-
-    def __init__(self, words: int, embedding: int = 300, hidden: int = 2048, joint: int = 512) -> None:
-        super().__init__()
-        self.word_embd = nn.Embedding(words, embedding)
-        self.fc1 = nn.Linear(embedding, hidden)
-        self.fc2 = nn.Linear(hidden, joint)
-
-    def forward(self, ids_NW: Tensor) -> Tensor:
-        """(N, D). The maximum takes in padding (id 0), as in training; so a text with padding and one without differ,
-        while the amount of padding does not matter."""
-        hidden_NWH: Tensor = torch.relu(self.fc1(self.word_embd(ids_NW)))
-        projected_ND: Tensor = self.fc2(hidden_NWH.amax(1))
-        return projected_ND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

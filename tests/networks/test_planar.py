@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torchvision.models.resnet import resnet18
 
 from vlprep.clips import s3d
-from vlprep.clips.planar import PlanarConv3d, PlanarMaxPool3d, speed_up
 from vlprep.clips.resnets import make_resnext101
+from vlprep.networks.planar import PlanarConv3d, PlanarMaxPool3d, speed_up
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""Networks that more than one part uses: clip encoders extract with them, pretraining trains them."""
