@@ -245,6 +245,16 @@ class Objective(Protocol):
         """The sum over the batch, with the model's heads. Called under the trainer's autocast."""
 
 
+class Matcher(Protocol):
+    """What an objective has that tells matching pairs: `vlprep evaluate` ranks by it."""
+
+    def pair(self, text: Sample, seen: Sample) -> Any:
+        """The text of one sample with what another shows, nothing masked; `packing.pack` takes it."""
+
+    def scores(self, model: Any, inputs: Inputs) -> Tensor:
+        """(B,) how much more a match than not."""
+
+
 def to_device(value: Any, device: torch.device) -> Any:
     """A copy of a (nested) frozen dataclass with its tensors on `device`, except `lengths_B`, which stays on the
     CPU.

@@ -98,7 +98,7 @@ def _figures(module: PretrainStep, name: str, batches: list[MicroBatch], device:
             figures[f"{name}/{key}"] = figures.get(f"{name}/{key}", 0.0) + float(value)
         scorer = getattr(module.objectives[name], "scores", None)
         if scorer is not None:
-            scores.append(scorer(module.model, moved).double().cpu().numpy())
+            scores.append(scorer(module.model, moved.inputs).double().cpu().numpy())
             labels.append(batch.targets.labels_B.numpy())
     if scores:
         figures[f"{name}/auc"] = auc(np.concatenate(scores), np.concatenate(labels))

@@ -56,8 +56,7 @@ class ImageTextMatching:
         """`other` is a sample of another image; used for half of the draws."""
         assert other is not None
         mismatch = draw.random() < self.negatives
-        sequence = self.rule.sequence(self.rule.text(sample), other if mismatch else sample)
-        return Pair(sequence, int(not mismatch))
+        return Pair(self.pair(sample, other if mismatch else sample), int(not mismatch))
 
     def collate(self, examples: list[Pair]) -> MicroBatch:
         sequences = [example.sequence for example in examples]
@@ -69,9 +68,13 @@ class ImageTextMatching:
             real_tokens=sum(sequence.length for sequence in sequences),
         )
 
-    def scores(self, model: SingleStream, batch: MicroBatch) -> Tensor:
+    def pair(self, text: Sample, seen: Sample) -> Example:
+        """A text with an image, nothing masked."""
+        return self.rule.sequence(self.rule.text(text), seen)
+
+    def scores(self, model: SingleStream, inputs: Inputs) -> Tensor:
         """(B,) how much more a match than not, for ranking."""
-        return match_scores(model, batch)
+        return match_scores(model, inputs)
 
     def loss(self, model: SingleStream, batch: MicroBatch) -> Loss:
         states_TH = model.encode(batch.inputs)
@@ -94,9 +97,9 @@ class ImageTextMatching:
         return transport_distance(*text, *regions, beta=self.beta, steps=self.steps)
 
 
-def match_scores(model: SingleStream, batch: MicroBatch) -> Tensor:
+def match_scores(model: SingleStream, inputs: Inputs) -> Tensor:
     """(B,) difference of the two match logits."""
-    logits_B2 = model.match_logits(model.pooled(model.encode(batch.inputs), batch.inputs)).float()
+    logits_B2 = model.match_logits(model.pooled(model.encode(inputs), inputs)).float()
     return logits_B2[:, 1] - logits_B2[:, 0]
 
 

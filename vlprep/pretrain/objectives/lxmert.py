@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlprep.pretrain.base import Loss, MicroBatch, RegionSample, Sample
+from vlprep.pretrain.base import Inputs, Loss, MicroBatch, RegionSample, Sample
 from vlprep.pretrain.masking import MASK_RATE, Ints, MaskedRegions, mask_regions, mask_tokens
 from vlprep.pretrain.models.lxmert import Lxmert
 from vlprep.pretrain.objectives.sequences import SequenceRule
@@ -128,9 +128,13 @@ class LxmertTasks:
             term_counts=counts,
         )
 
-    def scores(self, model: Lxmert, batch: MicroBatch) -> Tensor:
+    def pair(self, text: Sample, seen: Sample) -> Example:
+        """A text with an image, nothing masked."""
+        return self.rule.sequence(self.rule.text(text), seen)
+
+    def scores(self, model: Lxmert, inputs: Inputs) -> Tensor:
         """(B,) how much more a match than not, for ranking."""
-        logits_B2 = model.match_logits(model.encode(batch.inputs), batch.inputs).float()
+        logits_B2 = model.match_logits(model.encode(inputs), inputs).float()
         return logits_B2[:, 1] - logits_B2[:, 0]
 
     def loss(self, model: Lxmert, batch: MicroBatch) -> Loss:

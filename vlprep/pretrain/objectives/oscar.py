@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlprep.pretrain.base import Loss, MicroBatch, Sample
+from vlprep.pretrain.base import Inputs, Loss, MicroBatch, Sample
 from vlprep.pretrain.masking import Ints, mask_tokens
 from vlprep.pretrain.models.oscar import Oscar
 from vlprep.pretrain.objectives.sequences import SequenceRule
@@ -90,13 +90,14 @@ class OscarTasks:
             pieces, draw, mask=words.mask, replacements=range(words.first_word, words.size), force_one=False
         )
         cut = len(caption)
-        text = np.concatenate([[words.cls], masked[:cut], [words.sep], masked[cut:], [words.sep]])
-        sequence = Example(
-            text_ids_P=text,
-            text_types_P=(np.arange(len(text)) > cut + 1).astype(np.int64),
-            regions=sample.regions,
-        )
+        sequence = self._sequence(masked[:cut], masked[cut:], sample)
         return _MaskedPair(sequence, targets + 1 + (targets >= cut), pieces[targets], contrast)
+
+    def _sequence(self, caption: Ints, tags: Ints, seen: Sample) -> Example:
+        words = self.rule.words
+        text = np.concatenate([[words.cls], caption, [words.sep], tags, [words.sep]])
+        types = (np.arange(len(text)) > len(caption) + 1).astype(np.int64)
+        return Example(text_ids_P=text, text_types_P=types, regions=seen.regions)
 
     def draw_class(self, draw: np.random.Generator) -> int:
         """Which of the three a sequence is."""
@@ -129,9 +130,14 @@ class OscarTasks:
             term_counts={"mlm": len(slots)},
         )
 
-    def scores(self, model: Oscar, batch: MicroBatch) -> Tensor:
+    def pair(self, text: Sample, seen: Sample) -> Example:
+        """A text with an image and its tags, nothing masked."""
+        caption = self.rule.text(text)
+        return self._sequence(caption, self.tags(seen, self.most_text - 3 - len(caption)), seen)
+
+    def scores(self, model: Oscar, inputs: Inputs) -> Tensor:
         """(B,) how much more clean than anything else, for ranking."""
-        logits_BC = model.contrast_logits(model.encode(batch.inputs), batch.inputs).float()
+        logits_BC = model.contrast_logits(model.encode(inputs), inputs).float()
         return logits_BC[:, CLEAN] - logits_BC[:, 1:].logsumexp(1)
 
     def loss(self, model: Oscar, batch: MicroBatch) -> Loss:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlprep.pretrain.base import Loss, MicroBatch, Sample
+from vlprep.pretrain.base import Inputs, Loss, MicroBatch, Sample
 from vlprep.pretrain.masking import Ints, mask_tokens
 from vlprep.pretrain.models.single_stream import SingleStream
 from vlprep.pretrain.objectives.itm import MatchTargets, Pair, match_scores
@@ -101,9 +101,14 @@ class Alignment:
             real_tokens=sum(sequence.length for sequence in sequences),
         )
 
-    def scores(self, model: SingleStream, batch: MicroBatch) -> Tensor:
+    def pair(self, text: Sample, seen: Sample) -> Example:
+        """A text with all of a segment's visual tokens."""
+        assert seen.visual_tokens is not None
+        return self.rule.sequence(self.rule.text(text), seen, seen.visual_tokens.astype(np.int64))
+
+    def scores(self, model: SingleStream, inputs: Inputs) -> Tensor:
         """(B,) how much more aligned than not, for ranking."""
-        return match_scores(model, batch)
+        return match_scores(model, inputs)
 
     def loss(self, model: SingleStream, batch: MicroBatch) -> Loss:
         pooled_BH = model.pooled(model.encode(batch.inputs), batch.inputs)

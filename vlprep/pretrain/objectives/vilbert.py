@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlprep.pretrain.base import Loss, MicroBatch, RegionSample, Sample
+from vlprep.pretrain.base import Inputs, Loss, MicroBatch, RegionSample, Sample
 from vlprep.pretrain.masking import Ints, mask_regions, mask_tokens
 from vlprep.pretrain.models.vilbert import Vilbert
 from vlprep.pretrain.objectives.sequences import SequenceRule
@@ -120,9 +120,15 @@ class VilbertTasks:
             term_counts={"mlm": len(targets.ids_M), "regions": len(targets.region_rows_N)},
         )
 
-    def scores(self, model: Vilbert, batch: MicroBatch) -> Tensor:
+    def pair(self, text: Sample, seen: Sample) -> Example:
+        """A text with an image, nothing masked."""
+        assert seen.regions is not None
+        regions = with_global_region(seen.regions, np.ones(len(seen.regions.features_RD), np.bool_))
+        return self.rule.sequence(self.rule.text(text), replace(seen, regions=regions))
+
+    def scores(self, model: Vilbert, inputs: Inputs) -> Tensor:
         """(B,) how much more aligned than not, for ranking."""
-        logits_B2 = model.alignment_logits(model.encode(batch.inputs), batch.inputs).float()
+        logits_B2 = model.alignment_logits(model.encode(inputs), inputs).float()
         return logits_B2[:, 0] - logits_B2[:, 1]
 
     def loss(self, model: Vilbert, batch: MicroBatch) -> Loss:
