@@ -37,7 +37,7 @@ _BLOCKS = {
 def make_trunk(stem: Stem) -> nn.Sequential:
     """From (N, 3, T, H, W) in [0, 1] to `mixed_5c`, (N, 1024, T / 8, H / 32, W / 32)."""
     norm = partial(nn.BatchNorm3d, eps=1e-5)
-    trunk = S3D(norm_layer=norm).features
+    trunk: nn.Sequential = S3D(norm_layer=norm).features
     if stem == "plain":
         trunk[0] = Conv3dNormActivation(3, 64, (3, 7, 7), 2, (1, 3, 3), norm_layer=norm)
     else:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -52,3 +53,41 @@ def join_world(device: str = "auto") -> Iterator[World]:
         yield World(dist.get_rank(), size, chosen)
     finally:
         dist.destroy_process_group()
+
+
+def gathered(rows_NX: Tensor) -> tuple[Tensor, slice]:
+    """The rows of all processes in the order of their ranks, and which of them are this process's own.
+
+    Differentiable: each process makes its own share of a loss from them, and the gradient of the sum of all shares
+    reaches the rows' owners, which is what `Trainer` adds up. (MIL-NCE's AllGather, utils.py:8-24, hands back the own
+    share's gradient only, and DistributedDataParallel then averages: 1 / world of the true one.) All processes must
+    call this alike; they may have different numbers of rows. Alone, the rows themselves.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return rows_NX, slice(0, len(rows_NX))
+    count = torch.tensor([len(rows_NX)], device=rows_NX.device)
+    counts = [torch.empty_like(count) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, count)
+    sizes = torch.cat(counts).tolist()
+    begin = sum(sizes[: dist.get_rank()])
+    all_rows: Tensor = _Gather.apply(rows_NX, sizes, begin)  # type: ignore[no-untyped-call]
+    return all_rows, slice(begin, begin + len(rows_NX))
+
+
+class _Gather(torch.autograd.Function):
+    """Forward: rows of all. Backward: the sum over processes of what each has for the own rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows_NX: Tensor, sizes: list[int], begin: int) -> Tensor:
+        ctx.own = slice(begin, begin + len(rows_NX))
+        padded = rows_NX.new_zeros(max(sizes), *rows_NX.shape[1:])
+        padded[: len(rows_NX)] = rows_NX
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        summed = gradients[0].contiguous().clone()
+        dist.all_reduce(summed)
+        return summed[ctx.own], None, None
