@@ -22,7 +22,7 @@ from vlprep.pretrain.places import CorpusSettings
 
 T = TypeVar("T")
 
-ModelKind = Literal["single-stream", "lxmert", "vlp", "oscar", "vilbert"]
+ModelKind = Literal["single-stream", "lxmert", "vlp", "oscar", "vilbert", "univl", "cbt"]
 
 SIZES: Mapping[str, Mapping[str, int]] = {
     "tiny": {"layers": 2, "hidden": 128, "heads": 4, "intermediate": 512},
@@ -47,7 +47,13 @@ class ModelSettings:
     region_layers: int = 5
     """`lxmert`, `vilbert`: layers of the regions."""
     cross_layers: int = 5
-    """`lxmert`, `vilbert`: layers that look across."""
+    """`lxmert`, `vilbert`, `univl`, `cbt`: layers that look across; 0 in `univl`'s first stage."""
+    video_layers: int = 6
+    """`univl`, `cbt`: layers of the clips."""
+    decoder_layers: int = 3
+    """`univl`: layers that write the text; 0 in its first stage."""
+    text_places: int = 48
+    """`univl`, `cbt`: positions that the cross encoder keeps for a text; clips stand behind them."""
     region_hidden: int = 1024
     """`vilbert`, as the next three: sizes of the region stream, …"""
     region_heads: int = 8
@@ -99,6 +105,18 @@ class ObjectiveSettings:
     """`vilbert`: hide what overlaps a masked region, as the paper says and its code does not."""
     only_matched: bool = True
     """`vilbert`: learn from the masks of matching pairs only (--objective 1)."""
+    max_words: int = 48
+    """`univl`, `cbt`: pieces of a text, special ones included; what is longer is cut."""
+    max_clips: int = 64
+    """`univl`, `cbt`: clips of a segment, its first."""
+    min_seconds: float = 5.0
+    """`univl`, `cbt`: shorter segments are joined with their neighbours until they are as long."""
+    neighbours: int = 3
+    """`univl`: consecutive segments of a video that are drawn together."""
+    hide_text: float = 0.15
+    """`univl`: share of the videos whose narration only the decoder sees."""
+    learn_padding: bool = False
+    """`univl`: the decoder also learns the padding behind a text, as published."""
     thin_up_to: int = 1
     """`mfm`, `align`, `mlm` on video: visual tokens thinned to every n-th, n up to this (VideoBERT: 5)."""
 
@@ -157,6 +175,10 @@ class Recipe:
         oscar = self.objectives.get("oscar")
         if oscar is not None and oscar.wrong_text and self.model.contrast_classes == 2:
             raise SettingsError("objectives.oscar.wrong_text above 0 needs model.contrast_classes = 3")
+        if self.model.kind in ("univl", "cbt"):
+            longest = max((chosen.max_words for chosen in self.objectives.values()), default=0)
+            if longest > min(self.model.text_places, self.model.positions):
+                raise SettingsError(f"max_words = {longest} needs as many model.text_places and model.positions")
 
 
 def recipe_names() -> list[str]:
