@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlprep.pretrain.objectives.contrastive import diagonal_nce, feature_nce, middle_milnce
+from vlprep.pretrain.objectives.contrastive import diagonal_nce, feature_scores, middle_mil_nce, nce
 
 
 def published(golden: Path, name: str) -> SimpleNamespace:
@@ -39,15 +39,15 @@ def check(losses: torch.Tensor, case: SimpleNamespace, **inputs: torch.Tensor) -
 def test_univls_milnce(golden: Path, name: str) -> None:
     case = published(golden, f"univl_milnce.{name}")
     similarity = case.given["sim"].requires_grad_()
-    losses = middle_milnce(similarity, case.settings["n_pair"])
-    assert losses.shape == (case.settings["batch_size"],)
-    check(losses, case, sim=similarity)
+    contrast = middle_mil_nce(similarity, pairs=case.settings["n_pair"])
+    assert contrast.loss_B.shape == contrast.correct_B.shape == (case.settings["batch_size"],)
+    check(contrast.loss_B, case, sim=similarity)
 
 
 def test_univls_cross_entropy(golden: Path) -> None:
     case = published(golden, "univl_crossen")
     similarity = case.given["sim"].requires_grad_()
-    check(diagonal_nce(similarity), case, sim=similarity)
+    check(diagonal_nce(similarity).loss_B, case, sim=similarity)
 
 
 def test_univls_masked_frames(golden: Path) -> None:
@@ -56,7 +56,7 @@ def test_univls_masked_frames(golden: Path) -> None:
     scores, video = case.given["scores"].requires_grad_(), case.given["video"].requires_grad_()
     real = case.given["video_mask"].bool()
     targets = (case.given["labels_index"] != -1)[real].nonzero()[:, 0]
-    check(feature_nce(scores[real][targets], video[real], targets), case, scores=scores, video=video)
+    check(nce(feature_scores(scores[real][targets], video[real]), targets).loss_B, case, scores=scores, video=video)
 
 
 @pytest.mark.parametrize("name", ["t1", "t2"])
@@ -65,14 +65,23 @@ def test_heros_masked_frames(golden: Path, name: str) -> None:
     masked = case.given["masked_prediction"].requires_grad_()
     unmasked = case.given["unmasked_prediction"].requires_grad_()
     candidates = torch.cat([case.given["target_feature"], unmasked])
-    losses = feature_nce(masked, candidates, torch.arange(len(masked)), case.settings["temperature"])
+    scores = feature_scores(masked, candidates, temperature=case.settings["temperature"])
+    losses = nce(scores, torch.arange(len(masked))).loss_B
     np.testing.assert_allclose(losses.detach(), case.out["per_frame"], rtol=1e-5, atol=2e-6)
     check(losses, case, masked_prediction=masked, unmasked_prediction=unmasked)
 
 
 def test_with_nothing_masked_the_sum_is_zero_and_keeps_its_gradient() -> None:
     head = torch.nn.Linear(4, 4)
-    losses = feature_nce(head(torch.zeros(0, 4)), torch.randn(3, 4), torch.zeros(0, dtype=torch.long))
+    scores = feature_scores(head(torch.zeros(0, 4)), torch.randn(3, 4))
+    losses = nce(scores, torch.zeros(0, dtype=torch.long)).loss_B
     losses.sum().backward()
     assert losses.sum() == 0
     assert not head.weight.grad.any()
+
+
+def test_a_text_is_right_when_its_likeliest_clip_is_of_its_video() -> None:
+    similarity = torch.zeros(6, 6)
+    similarity[1, 2] = similarity[4, 0] = 1.0  # the middle texts of two videos: of the own, of the other video
+    assert middle_mil_nce(similarity, pairs=3).correct_B.tolist() == [True, False]
+    assert diagonal_nce(torch.tensor([[0.0, 1.0], [0.0, 1.0]])).correct_B.tolist() == [False, True]
