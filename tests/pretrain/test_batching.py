@@ -94,3 +94,16 @@ def test_a_budget_too_small_says_so() -> None:
         token_batches(np.arange(3), np.array([20, 60, 30]), BatchSettings(tokens=50))
     with pytest.raises(SettingsError, match="no sample"):
         Batches(np.array([], np.int64), BatchSettings(), seed=0, group_size=1)
+
+
+def test_batches_of_so_many_samples_leave_out_what_is_over():
+    settings = BatchSettings(samples=4)
+    lengths = np.ones(10, int)
+    batches = token_batches(np.arange(10), lengths, settings)
+    assert [batch.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [len(batch) for batch in token_batches(np.arange(3), lengths, settings)] == [3]
+    assert [len(batch) for batch in token_batches(np.arange(4), lengths, settings)] == [4]
+    made = Batches(lengths, settings, seed=0, group_size=1)
+    seen = {number for group in range(20) for number in made.group(group)[1][0].tolist()}
+    assert seen == set(range(10))
+    assert made.fill_rate() == 1

@@ -62,7 +62,7 @@ class NarratedVideo:
 
     features_CD: tuple[NDArray[np.float16] | NDArray[np.float32], ...]
     """One array a feature store, in the order of `data.features`."""
-    times_C2: tuple[NDArray[np.float32], ...]
+    times_C2: tuple[NDArray[np.float64], ...]
     """Start and end of each clip in seconds, one array a feature store."""
     spans_N2: NDArray[np.float32]
     """Start and end of each segment in seconds."""
@@ -232,7 +232,9 @@ class Objective(Protocol):
     def name(self) -> str: ...
 
     def needs(self) -> frozenset[str]:
-        """Of `text`, `regions`, `class_probs`, `visual_tokens`: what a sample must have."""
+        """Of `text`, `regions`, `class_probs`, `visual_tokens`, `video`, `words`: what a sample must have. `video` is
+        `Sample.video`, narration included; with `words` its ids are rows of a table of word vectors.
+        """
 
     def example(self, sample: Sample, draw: np.random.Generator, other: Sample | None) -> Any:
         """Mask one sample. `draw` is a pure function of (seed, epoch, sample.key, name); `other` is a sample of another

@@ -7,6 +7,8 @@ Three policies fill a token budget:
 - `bucket`: as published. UNITER's sampler never resets the longest length inside a bucket of 8192, so that batches are
   only about 42 % full (data/sampler.py:39-55); for runs that must repeat its batch sizes.
 
+Or each batch has a number of samples (`BatchSettings.samples`), whatever their length.
+
 Batches are made for the whole world and dealt out in *groups* of `group_size` micro-batches (accumulation times
 processes), neighbours in length. One optimiser step is one group, so that any split of it over processes trains alike.
 
@@ -35,6 +37,10 @@ class BatchSettings:
 
     tokens: int = 10240
     """Budget of one micro-batch."""
+    samples: int = 0
+    """So many samples a micro-batch in place of the budget: what contrastive losses, whose negatives are the rest of
+    the batch, were published with. What is left over at the end of an epoch waits for the next.
+    """
     policy: Policy = "packed"
     bucket_size: int = 8192
     """Samples that are sorted by length together; the pool from which a batch of like lengths is made."""
@@ -49,6 +55,9 @@ def token_batches(order_S: Ints, lengths_S: Ints, settings: BatchSettings) -> li
     Raises:
         SettingsError: One group of `multiple` samples is longer than the budget.
     """
+    if settings.samples:
+        cuts = range(0, max(1, len(order_S) - settings.samples + 1), settings.samples)
+        return [order_S[start : start + settings.samples] for start in cuts]
     batches: list[Ints] = []
     for start in range(0, len(order_S), settings.bucket_size):
         bucket = order_S[start : start + settings.bucket_size]
@@ -102,8 +111,10 @@ class Batches:
         return epoch, self._epoch(epoch)[number - self._starts[epoch]]
 
     def fill_rate(self) -> float:
-        """Real tokens of the first epoch divided by the budget of its batches."""
+        """Real tokens (or samples) of the first epoch divided by the budget of its batches."""
         batches = [batch for group in self._epoch(0) for batch in group]
+        if self.settings.samples:
+            return sum(map(len, batches)) / (len(batches) * self.settings.samples)
         real = sum(int(self.lengths_S[batch].sum()) for batch in batches)
         return real / (len(batches) * self.settings.tokens)
 

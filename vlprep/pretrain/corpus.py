@@ -1,5 +1,7 @@
 """From stores to samples: texts joined with the regions or visual tokens of their item, by memory map.
 
+Videos whole with their narration, for the contrastive systems, are `vlprep.pretrain.video_corpus`'s.
+
 Shape suffixes: S samples.
 """
 
@@ -7,8 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +29,43 @@ class DatasetStores:
     text: Path | None = None
     regions: Path | None = None
     tokens: Path | None = None
+    features: tuple[Path, ...] = ()
+    """Of clips, one store an encoder."""
+
+
+class SampleSource(Protocol):
+    """The samples of one dataset, S of them about so many items (images or videos)."""
+
+    left_out: Counter[str]
+    """What makes no sample, by reason."""
+    num_items: int
+
+    def __len__(self) -> int: ...
+
+    def provides(self) -> frozenset[str]:
+        """Of what `Objective.needs` names, what these samples have; `text` those that `has_text` says."""
+
+    def sizes(self) -> dict[str, tuple[int | tuple[int, ...], Path]]:
+        """Fields of `StoreFacts`, each with the store that it was read off."""
+
+    def lengths(self) -> Ints:
+        """(S,) tokens of each sample, special ones included; no feature is read."""
+
+    def has_text(self) -> NDArray[np.bool_]:
+        """(S,)."""
+
+    def items(self) -> Ints:
+        """(S,) the number of each sample's item, below `num_items`."""
+
+    def sample(self, number: int) -> Sample:
+        """One sample; its arrays are views into the stores."""
 
 
 class Corpus:
-    """The samples of one dataset: images with their texts, or videos with their narration."""
+    """A `SampleSource` of images with their texts, or of narrated segments of videos as visual tokens."""
 
     def __init__(self, stores: DatasetStores, settings: CorpusSettings) -> None:
         self.left_out: Counter[str] = Counter()
-        """Texts and videos that make no sample, by reason."""
         self.text = StoreReader(stores.text) if stores.text else None
         if stores.regions is not None:
             if self.text is None:
@@ -45,6 +77,7 @@ class Corpus:
             self.places = place_videos(self.text, self.visual, settings, self.left_out)
         else:
             raise SettingsError("pretraining needs a regions or a tokens store")
+        self.num_items = len(self.visual)
         self.kind = self.visual.manifest.kind
         columns = self.visual.manifest.columns
         # With `class_ids` the store has the most probable classes only; imported features may lack the background.
@@ -54,21 +87,34 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.places)
 
+    def provides(self) -> frozenset[str]:
+        if self.kind == "tokens":
+            return frozenset({"text", "visual_tokens"})
+        return frozenset({"text", "regions", *(("class_probs",) if self.has_distributions else ())})
+
+    def sizes(self) -> dict[str, tuple[int | tuple[int, ...], Path]]:
+        if self.kind == "tokens":
+            return {}
+        first = self.visual[0]
+        sizes = {"region_dim": first["features"].shape[1], "num_classes": len(self._class_names())}
+        if self.has_attributes:
+            sizes["num_attributes"] = first["attribute_probs"].shape[1]
+        return {name: (size, self.visual.folder) for name, size in sizes.items()}
+
+    def _class_names(self) -> Sequence[str]:
+        return self.visual.manifest.names.get("classes", ())
+
     def lengths(self) -> Ints:
-        """(S,) tokens of each sample, special ones included; no feature is read."""
         specials = 2 if self.kind == "regions" else 3
         return self._num_text() + (self.places.end_S - self.places.begin_S) + specials
 
     def has_text(self) -> NDArray[np.bool_]:
-        """(S,)."""
         return self.places.first_text_S >= 0
 
     def items(self) -> Ints:
-        """(S,) a number for the image or video of each sample."""
         return self.places.visual_S
 
     def sample(self, number: int) -> Sample:
-        """One sample; its arrays are views into the stores."""
         places = self.places
         begin, end = int(places.begin_S[number]), int(places.end_S[number])
         row = self.visual[int(places.visual_S[number])]
@@ -106,12 +152,12 @@ class Corpus:
 class Mixture:
     """Several corpora numbered through as one."""
 
-    def __init__(self, corpora: Sequence[Corpus]) -> None:
+    def __init__(self, corpora: Sequence[SampleSource]) -> None:
         self.corpora = tuple(corpora)
         self._starts = np.concatenate([[0], np.cumsum([len(corpus) for corpus in corpora])])
         self._lengths = np.concatenate([corpus.lengths() for corpus in corpora])
         self._has_text = np.concatenate([corpus.has_text() for corpus in corpora])
-        images = np.cumsum([0] + [len(corpus.visual) for corpus in corpora])
+        images = np.cumsum([0] + [corpus.num_items for corpus in corpora])
         self._items = np.concatenate(
             [start + corpus.items() for start, corpus in zip(images[:-1], corpora, strict=True)]
         )
@@ -131,18 +177,14 @@ class Mixture:
         """Numbers of the samples that have what an objective needs (`Objective.needs`)."""
         usable = self._has_text if "text" in needs else np.ones(len(self), bool)
         for number, corpus in enumerate(self.corpora):
-            has = {"text", "visual_tokens"} if corpus.kind == "tokens" else {"text", "regions"}
-            if corpus.has_distributions:
-                has.add("class_probs")
-            if not needs <= has:
+            if not needs <= corpus.provides():
                 usable = usable & ~self._of(number)
         return np.flatnonzero(usable)
 
     def sample(self, number: int) -> Sample:
         """One sample, its key numbered through."""
         corpus = int(np.searchsorted(self._starts, number, side="right")) - 1
-        sample = self.corpora[corpus].sample(number - int(self._starts[corpus]))
-        return Sample(key=number, text_ids=sample.text_ids, regions=sample.regions, visual_tokens=sample.visual_tokens)
+        return replace(self.corpora[corpus].sample(number - int(self._starts[corpus])), key=number)
 
     def other(self, number: int, usable: Ints, draw: np.random.Generator) -> Sample:
         """A sample of another image or video among the `usable`, uniformly.
@@ -154,6 +196,11 @@ class Mixture:
             if self._items[candidate] != self._items[number]:
                 return self.sample(candidate)
         raise SettingsError("matching needs samples of at least two images or videos")
+
+    def corpus_of(self, numbers: Ints) -> Ints:
+        """The place of each sample's corpus among `corpora`."""
+        places: Ints = np.searchsorted(self._starts, numbers, side="right") - 1
+        return places
 
     def left_out(self) -> Counter[str]:
         """What made no sample, by reason."""

@@ -28,6 +28,10 @@ _Place = tuple[int, int, int, int, int]
 class CorpusSettings:
     """Which samples are used, and how much of them."""
 
+    text: str = "text"
+    """Name of the text store under `<dataset>/vlprep`; `words` where narration is read as words with vectors."""
+    features: tuple[str, ...] = ()
+    """Names of the stores of clip features there, for the systems that look at videos by themselves: `s3d`, …"""
     max_text: int = 60
     """Pieces, without special tokens."""
     min_regions: int = 10
@@ -63,8 +67,8 @@ class Places:
 
 def place_images(text: StoreReader, regions: StoreReader, settings: CorpusSettings, left_out: Counter[str]) -> Places:
     """One sample a text. `left_out` counts the texts that make none."""
-    usable = _usable_texts(text, settings, left_out)
-    images = _visual_rows(text, regions)
+    usable = usable_texts(text, settings, left_out)
+    images = visual_rows(text, regions)
     left_out["texts without an image"] += int((images < 0).sum())
     texts = np.flatnonzero(usable & (images >= 0))
     counts = _region_counts(regions, settings)
@@ -76,7 +80,7 @@ def place_videos(
 ) -> Places:
     """One sample a narrated segment (or two joined), and segments of the videos without narration."""
     spans = _narrated_spans(text, tokens, settings, left_out) if text else {}
-    offsets, times = _flat_lists(tokens, "times")
+    offsets, times = flat_lists(tokens, "times")
     middles = times.mean(1)
     draw = np.random.default_rng(settings.seed)
     rows: list[_Place] = []
@@ -103,8 +107,8 @@ def _times(span: _Span) -> tuple[float, float]:
 def _narrated_spans(
     text: StoreReader, tokens: StoreReader, settings: CorpusSettings, left_out: Counter[str]
 ) -> dict[int, list[_Span]]:
-    usable = _usable_texts(text, settings, left_out)
-    videos = _visual_rows(text, tokens)
+    usable = usable_texts(text, settings, left_out)
+    videos = visual_rows(text, tokens)
     left_out["texts without a video"] += int((videos < 0).sum())
     table = text.columns(["start", "end"])
     starts, ends = table.column("start").to_pylist(), table.column("end").to_pylist()
@@ -139,17 +143,20 @@ def _narrated(
     return rows
 
 
-def _visual_rows(text: StoreReader, visual: StoreReader) -> Ints:
-    """(texts,) the row of each text's image or video, by item id or by the dataset's own id; -1 where there is none."""
-    table = text.columns(["item_id", "source_id"])
-    by_id = visual.locate(table.column("item_id").to_pylist())
+def visual_rows(text: StoreReader, visual: StoreReader, item_id: str = "item_id") -> Ints:
+    """(texts,) the row of each text's image or video, by item id or by the dataset's own id; -1 where there is none.
+
+    `item_id` is the column that has the item's id; `id` where the first store has rows of items itself.
+    """
+    table = text.columns([item_id, "source_id"])
+    by_id = visual.locate(table.column(item_id).to_pylist())
     source_ids: list[Any] = table.column("source_id").to_pylist()
     by_source = visual.locate([source or "" for source in source_ids], "source_id")
     known = np.array([source is not None for source in source_ids], bool)
     return np.where(by_id >= 0, by_id, np.where(known, by_source, -1))
 
 
-def _usable_texts(text: StoreReader, settings: CorpusSettings, left_out: Counter[str]) -> NDArray[np.bool_]:
+def usable_texts(text: StoreReader, settings: CorpusSettings, left_out: Counter[str]) -> NDArray[np.bool_]:
     pieces = text.lengths()
     left_out["texts that are too long"] += int((pieces > settings.max_text).sum())
     left_out["texts without a word"] += int((pieces == 0).sum())
@@ -159,14 +166,14 @@ def _usable_texts(text: StoreReader, settings: CorpusSettings, left_out: Counter
 
 def _region_counts(regions: StoreReader, settings: CorpusSettings) -> Ints:
     """(images,) regions to use: rows are sorted by confidence, so that they are a prefix."""
-    offsets, confidences = _flat_lists(regions, "max_conf")
+    offsets, confidences = flat_lists(regions, "max_conf")
     sure = np.concatenate([[0], np.cumsum(confidences > settings.min_confidence)])
     counts = sure[offsets[1:]] - sure[offsets[:-1]]
     clipped: Ints = np.clip(counts, settings.min_regions, settings.max_regions)
     return np.minimum(clipped, np.diff(offsets))
 
 
-def _flat_lists(reader: StoreReader, name: str) -> tuple[Ints, NDArray[Any]]:
+def flat_lists(reader: StoreReader, name: str) -> tuple[Ints, NDArray[Any]]:
     """(offsets, entries) of a list column over all parts."""
     chunks = reader.columns([name]).column(name).chunks
     entries = [flat_entries(chunk) for chunk in chunks]

@@ -259,6 +259,10 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         if value not in arguments:
             raise SettingsError(f"{where}: one of {', '.join(arguments)}, not {value!r}")
         return value
+    if origin is tuple and arguments[-1] is Ellipsis:
+        if not isinstance(value, list | tuple):
+            raise SettingsError(f"{where}: expected a list, not {value!r}")
+        return tuple(_typed(arguments[0], entry, where) for entry in value)
     if origin is tuple:
         return tuple(_typed(entry, one, where) for entry, one in zip(arguments, value, strict=True))
     if origin is not None:  # Mapping[str, X]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 from vlprep.errors import SettingsError
 from vlprep.pretrain.base import Objective, StoreFacts
 from vlprep.pretrain.batching import ObjectiveSchedule
-from vlprep.pretrain.corpus import Corpus, DatasetStores, Mixture
+from vlprep.pretrain.corpus import Corpus, DatasetStores, Mixture, SampleSource
 from vlprep.pretrain.loader import StepBatches, Stream, token_counts
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.kinds import KINDS, ModelConfig
 from vlprep.pretrain.objectives.catalogue import make_objectives, require_kind
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.recipe import Recipe
+from vlprep.pretrain.video_corpus import VideoCorpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,22 +36,17 @@ class Prepared:
     batches: StepBatches
 
 
-def store_facts(corpora: Sequence[Corpus]) -> StoreFacts:
-    """Read the sizes off the regions stores. Raises `SettingsError` where datasets differ in them."""
-    names = ("region_dim", "num_classes", "num_attributes")
-    found: dict[str, dict[int, str]] = {name: {} for name in names}
+def store_facts(corpora: Sequence[SampleSource]) -> StoreFacts:
+    """Read the sizes off the stores. Raises `SettingsError` where datasets differ in them."""
+    found: dict[str, dict[int | tuple[int, ...], Path]] = {}
     for corpus in corpora:
-        manifest, folder = corpus.visual.manifest, str(corpus.visual.folder)
-        if corpus.kind == "regions":
-            found["region_dim"][corpus.visual[0]["features"].shape[1]] = folder
-            found["num_classes"][len(manifest.names.get("classes", ()))] = folder
-            if corpus.has_attributes:
-                found["num_attributes"][corpus.visual[0]["attribute_probs"].shape[1]] = folder
+        for name, (size, folder) in corpus.sizes().items():
+            found.setdefault(name, {})[size] = folder
     for name, sizes in found.items():
         if len(sizes) > 1:
             differing = ", ".join(f"{size} in {folder}" for size, folder in sizes.items())
             raise SettingsError(f"datasets of one run need the same {name.replace('_', ' ')}: {differing}")
-    return StoreFacts(**{name: next(iter(sizes)) for name, sizes in found.items() if sizes})
+    return StoreFacts(**{name: next(iter(sizes)) for name, sizes in found.items()})  # type: ignore[arg-type]
 
 
 def model_config(recipe: Recipe, words: TextVocabulary, facts: StoreFacts) -> ModelConfig:
@@ -58,25 +55,25 @@ def model_config(recipe: Recipe, words: TextVocabulary, facts: StoreFacts) -> Mo
 
 
 def prepare(
-    recipe: Recipe, corpora: Sequence[Corpus], words: TextVocabulary, facts: StoreFacts, processes: int
+    recipe: Recipe, corpora: Sequence[SampleSource], words: TextVocabulary, facts: StoreFacts, processes: int
 ) -> Prepared:
     """Split off the validation items and make the streams of every objective."""
     corpus = Mixture(corpora)
     rule = SequenceRule(words=words, visual_tokens=facts.visual_vocabulary)
     objectives = make_objectives(recipe.objectives, rule)
     require_kind(objectives, recipe.model.kind)
-    held_out = _held_out(corpus, recipe.train.validation_share)
+    if not recipe.batches.samples and any("video" in objective.needs() for objective in objectives.values()):
+        raise SettingsError("whole videos are batched by their number: set batches.samples, 32 for example")
+    apart = held_out(corpus, recipe.train.validation_share)
     train, validation = {}, {}
     for name, objective in objectives.items():
         usable = corpus.usable_for(objective.needs())
         too_long = token_counts(corpus, objective)[usable] > recipe.model.positions
         usable = usable[~too_long]
         group_size = recipe.train.accumulate * processes
-        train[name] = Stream(
-            corpus, usable[~held_out[usable]], objective, recipe.batches, recipe.train.seed, group_size
-        )
-        if held_out[usable].any():
-            validation[name] = Stream(corpus, usable[held_out[usable]], objective, recipe.batches, recipe.train.seed, 1)
+        train[name] = Stream(corpus, usable[~apart[usable]], objective, recipe.batches, recipe.train.seed, group_size)
+        if apart[usable].any():
+            validation[name] = Stream(corpus, usable[apart[usable]], objective, recipe.batches, recipe.train.seed, 1)
     schedule = ObjectiveSchedule([recipe.objectives[name].weight for name in objectives], recipe.train.seed)
     return Prepared(
         corpus=corpus,
@@ -87,11 +84,12 @@ def prepare(
     )
 
 
-def open_corpora(stores: Sequence[DatasetStores], recipe: Recipe) -> list[Corpus]:
-    return [Corpus(dataset, recipe.data) for dataset in stores]
+def open_corpora(stores: Sequence[DatasetStores], recipe: Recipe) -> list[SampleSource]:
+    """Videos whole with their narration where there are stores of clip features, else segments or images."""
+    return [(VideoCorpus if dataset.features else Corpus)(dataset, recipe.data) for dataset in stores]
 
 
-def _held_out(corpus: Mixture, share: float) -> NDArray[np.bool_]:
+def held_out(corpus: Mixture, share: float) -> NDArray[np.bool_]:
     """(S,) bool: samples of the held-out images and videos, chosen by number so that all their texts go together."""
     items = corpus.items()
     every, place_S = np.unique(items, return_inverse=True)

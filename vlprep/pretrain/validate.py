@@ -18,7 +18,7 @@ from vlprep.pretrain.loader import VALIDATION_EPOCH, Stream, pairs
 from vlprep.pretrain.masking import generator
 from vlprep.pretrain.trainer import PretrainStep
 
-_GUESS_WORDS = ("mlm", "vlp")
+WORD_OBJECTIVES = ("mlm", "vlp")
 """Objectives whose targets are words, so that it is the image that is exchanged."""
 
 
@@ -41,7 +41,8 @@ def validate(
         for name, stream in streams.items():
             batches = _fixed_batches(stream, most_batches)
             figures |= _figures(module, name, [stream.make(batch, VALIDATION_EPOCH) for batch in batches], device)
-            if not pairs(stream.objective):
+            # contrastive objectives compare with others by themselves
+            if not pairs(stream.objective) and "video" not in stream.objective.needs():
                 blind = [_with_others_view(stream, batch) for batch in batches]
                 without = _figures(module, name, blind, device)
                 figures |= {f"{key} without": value for key, value in without.items()}
@@ -81,7 +82,7 @@ def _with_others_view(stream: Stream, batch: Ints) -> MicroBatch:
 
 
 def _swapped(sample: Sample, other: Sample, objective: str) -> Sample:
-    if objective in _GUESS_WORDS:
+    if objective in WORD_OBJECTIVES:
         return replace(sample, regions=other.regions, visual_tokens=other.visual_tokens)
     return replace(sample, text_ids=other.text_ids)
 

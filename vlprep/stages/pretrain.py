@@ -16,7 +16,7 @@ from vlprep.errors import SettingsError
 from vlprep.interop.initial import load_initial
 from vlprep.pretrain.base import StoreFacts
 from vlprep.pretrain.checkpoint import checkpoints
-from vlprep.pretrain.corpus import Corpus, DatasetStores
+from vlprep.pretrain.corpus import DatasetStores, SampleSource
 from vlprep.pretrain.distributed import World, join_world
 from vlprep.pretrain.embeddings import VisualTokenEmbeddings
 from vlprep.pretrain.masking import TextVocabulary
@@ -26,6 +26,7 @@ from vlprep.pretrain.models.single_stream import SingleStream
 from vlprep.pretrain.objectives.catalogue import make_objectives
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.recipe import Recipe
+from vlprep.pretrain.run_data import RunData, write_run_data
 from vlprep.pretrain.run_folder import METRICS_NAME, RECIPE_NAME, MetricsLog, open_run, read_metrics
 from vlprep.pretrain.setup import model_config, open_corpora, prepare, store_facts
 from vlprep.pretrain.trainer import Logged, PretrainStep, Saved, Trainer
@@ -92,7 +93,8 @@ def pretrain(
     words = text_vocabulary(stores)
     folder = out or datasets[0] / "vlprep" / "runs" / name
     with join_world(device) as world:
-        return _train(stores, recipe, words, folder, resume, world, on_event if world.is_first else _say_nothing)
+        say = on_event if world.is_first else _say_nothing
+        return _train(datasets, stores, recipe, words, folder, resume, world, say)
 
 
 def find_stores(folder: Path, recipe: Recipe) -> DatasetStores:
@@ -101,23 +103,34 @@ def find_stores(folder: Path, recipe: Recipe) -> DatasetStores:
     needs: set[str] = set()
     for objective in make_objectives(recipe.objectives, SequenceRule(words=probe)).values():
         needs |= objective.needs()
-    found = {name: _store(folder, name) for name in ("text", "regions", "tokens")}
+    text_command = f"vlprep tokenize {folder}"
+    if recipe.data.text != "text":
+        text_command += f" --tokenizer words:FILE --out {folder / 'vlprep' / recipe.data.text}"
     commands = {
-        "text": f"vlprep tokenize {folder}",
+        "text": text_command,
         "regions": f"vlprep extract-regions {folder}",
         "tokens": f"vlprep cluster-video {folder}",
+        **{name: f"vlprep extract-video {folder} --model {name}" for name in recipe.data.features},
     }
+    found = {name: _store(folder, recipe.data.text if name == "text" else name) for name in commands}
     wanted = {"regions"} if needs & {"regions", "class_probs"} else set()
     wanted |= {"tokens"} if "visual_tokens" in needs else set()
-    wanted |= {"text"} if "text" in needs else set()
-    if wanted <= {"text"} and not (found["regions"] or found["tokens"]):
+    wanted |= {"text"} if needs & {"text", "words", "video"} else set()
+    if "video" in needs:
+        if not recipe.data.features:
+            raise SettingsError('data.features names no store of clip features: ["s3d"], for example')
+        wanted |= set(recipe.data.features)
+    elif wanted <= {"text"} and not (found["regions"] or found["tokens"]):
         wanted.add("regions")
-    if missing := [store for store in ("regions", "tokens", "text") if store in wanted and found[store] is None]:
+    if missing := [name for name in commands if name in wanted and found[name] is None]:
         lines = "".join(f"\n  {commands[store]}" for store in missing)
         raise SettingsError(
             f"{folder}: no {' and no '.join(missing)} store yet, which {'+'.join(recipe.objectives)} needs;"
             f" make it:{lines}"
         )
+    if "video" in needs:
+        features = [found[name] for name in recipe.data.features]
+        return DatasetStores(text=found["text"], features=tuple(store for store in features if store is not None))
     use_regions = found["regions"] is not None and "tokens" not in wanted
     return DatasetStores(
         text=found["text"],
@@ -181,7 +194,18 @@ def read_vocabulary(stores: Sequence[DatasetStores]) -> Vocabulary | None:
     return Vocabulary.load(folders[0] / VOCABULARY_NAME) if folders else None
 
 
-def data_facts(corpora: Sequence[Corpus], vocabulary: Vocabulary | None) -> StoreFacts:
+def run_data(datasets: Sequence[Path], stores: Sequence[DatasetStores]) -> RunData:
+    """What a run on these datasets keeps in mind of them."""
+    texts = [dataset.text for dataset in stores if dataset.text is not None]
+    tokens = [dataset.tokens for dataset in stores if dataset.tokens is not None]
+    return RunData(
+        datasets=tuple(str(folder.resolve()) for folder in datasets),
+        tokenizer=read_manifest(texts[0]).settings["sha256"] if texts else None,
+        visual_vocabulary=hashlib.sha256((tokens[0] / VOCABULARY_NAME).read_bytes()).hexdigest() if tokens else None,
+    )
+
+
+def data_facts(corpora: Sequence[SampleSource], vocabulary: Vocabulary | None) -> StoreFacts:
     """What a model's sizes follow from."""
     facts = store_facts(corpora)
     if vocabulary is None:
@@ -190,6 +214,7 @@ def data_facts(corpora: Sequence[Corpus], vocabulary: Vocabulary | None) -> Stor
 
 
 def _train(
+    datasets: Sequence[Path],
     stores: Sequence[DatasetStores],
     recipe: Recipe,
     words: TextVocabulary,
@@ -209,6 +234,7 @@ def _train(
             _forget(folder)
         open_run(folder, recipe)
         write_model_config(folder, config)
+        write_run_data(folder, run_data(datasets, stores))
     world.wait()
     model = _build_model(config, recipe, vocabulary)
     notes = [load_initial(model, recipe.model.init).summary()] if recipe.model.init and start is None else []
