@@ -45,6 +45,8 @@ class FrameStream:
     """Side of a centre square cut out after resizing."""
     square_first: bool = False
     """Cut the largest centre square before resizing, its corner on a whole chroma sample as in libavfilter."""
+    place: tuple[float, float] = (0.5, 0.5)
+    """Where the cuts lie if not in the centre: from 0, at the left (at the top), to 1."""
     interpolation: Interpolation = "bicubic"
     """A scaler of swscale."""
 
@@ -58,6 +60,8 @@ class FrameStream:
             raise SettingsError(f"resize={self.resize}, crop={self.crop}: sides are at least one pixel")
         if self.crop is not None and any(side is not None and side < self.crop for side in sides):
             raise SettingsError(f"crop={self.crop} is larger than resize={self.resize}")
+        if not (0 <= self.place[0] <= 1 and 0 <= self.place[1] <= 1):
+            raise SettingsError(f"place={self.place}: from 0 to 1")
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """Size after resizing and before `crop`, of a picture of this size."""

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlprep.errors import SettingsError
 from vlprep.media.video.backends import DEFAULT_BACKEND, load_backend
 from vlprep.media.video.base import DecodeSummary, Frame, FrameStream, OpenSource, Tally, VideoInfo, VideoSource
+from vlprep.media.video.pyav_source import open_pyav_at
 from vlprep.media.video.resize import Resizer, chroma_sample
 from vlprep.media.video.sampling import Clock, Sampler
 
@@ -31,7 +33,8 @@ class _Shown:
 class _StreamState:
     """What one stream needs to go from source frames to its own."""
 
-    def __init__(self, path: Path, position: int, stream: FrameStream, source: VideoSource) -> None:
+    def __init__(self, path: Path, position: int, stream: FrameStream, source: VideoSource, first: int) -> None:
+        """Outputs before number `first` are not made."""
         chroma = chroma_sample(source.info.pixel_format, source.info.rotation)
         self.outputs = 0
         self._position = position
@@ -39,11 +42,13 @@ class _StreamState:
         self._sampler = None if self._fps is None else Sampler(self._fps, source.time_base)
         self._resize = Resizer(path, stream, turn=source.turn, chroma=chroma)
         self._time_base = source.time_base
+        self._first = first
 
     def advance(self, held: _Shown | None, ticks: int) -> Iterator[Frame]:
         """The outputs that `held` shows, now that it is shown until `ticks`. Without one the stream begins there."""
         if self._sampler is not None:
             run = self._sampler.until(ticks)
+            run = range(max(run.start, self._first), run.stop)
         else:
             run = range(held.number, held.number + 1) if held else range(0)
         if held is None or not run:
@@ -59,14 +64,26 @@ class _StreamState:
 class Decoding:
     """One pass over an open video: iterate it once, to its end; then `summary` is there."""
 
-    def __init__(self, path: Path, source: VideoSource, streams: Sequence[FrameStream], tally: Tally) -> None:
+    def __init__(
+        self,
+        path: Path,
+        source: VideoSource,
+        streams: Sequence[FrameStream],
+        tally: Tally,
+        window: range | None = None,
+    ) -> None:
         self.info = source.info
+        self._window = window
         self._source = source
         self._tally = tally
         self._clock = Clock(source.time_base, source.origin, source.frame_ticks, tally)
-        self._streams = [_StreamState(path, position, stream, source) for position, stream in enumerate(streams)]
+        first = window.start if window else 0
+        self._streams = [_StreamState(path, position, stream, source, first) for position, stream in enumerate(streams)]
 
     def __iter__(self) -> Iterator[Frame]:
+        return self._frames() if self._window is None else islice(self._frames(), len(self._window))
+
+    def _frames(self) -> Iterator[Frame]:
         held: _Shown | None = None
         for number, image in enumerate(self._source.frames()):
             ticks = self._clock.ticks(image.pts, image.duration)
@@ -109,6 +126,22 @@ def open_video(
     opener = load_backend(backend) if isinstance(backend, str) else backend
     with opener(path, tally) as source:
         yield Decoding(path, source, streams, tally)
+
+
+@contextmanager
+def open_window(
+    path: Path, stream: FrameStream, window: range, *, beat: Callable[[], None] | None = None
+) -> Iterator[Decoding]:
+    """Open a video for the frames of `stream` with these numbers, beginning at the keyframe before them.
+
+    They are the frames that `open_video` gives the same numbers, byte for byte, except where damage before them puts
+    the clock of the whole file right; fewer at the ends of the file. PyAV only. Raises ItemError as `open_video` does.
+    """
+    if stream.fps is None:
+        raise SettingsError("a window is counted in frames of a constant rate: give the stream's fps")
+    tally = Tally() if beat is None else Tally(beat=beat)
+    with open_pyav_at(path, tally, window.start / Fraction(stream.fps)) as source:
+        yield Decoding(path, source, (stream,), tally, window)
 
 
 def probe(path: Path, *, backend: str | OpenSource = DEFAULT_BACKEND) -> VideoInfo:

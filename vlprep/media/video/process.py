@@ -68,13 +68,16 @@ class DecoderProcess:
         """Whether it could take a job. One that waits has nothing to say: what can be read now is its end."""
         return self._process.poll() is None and not self._readable.poll(0)
 
-    def decode(self, path: Path, streams: Sequence[FrameStream], *, timeout: float) -> Iterator[Word]:
+    def decode(
+        self, path: Path, streams: Sequence[FrameStream], *, timeout: float, window: range | None = None
+    ) -> Iterator[Word]:
         """All that there is to tell of a video; the last word is a DecodeSummary or an ItemError.
 
+        With a `window` only the frames of the one stream with these numbers, see `decode.open_window`.
         Raises LostProcessError, at the latest after `timeout` seconds without a sign of life.
         """
         try:
-            self._jobs.write(pickle.dumps((path, tuple(streams))))
+            self._jobs.write(pickle.dumps((path, tuple(streams), window)))
         except BrokenPipeError:
             raise LostProcessError(self._how_it_ended()) from None
         while True:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ SHORT_BY_S = 1.0
 """A video that ends this much (and 2 %) before the end that its own track promises has lost its tail."""
 MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+\.?\d*)")
 """The tag by which Matroska files tell the end of each track: 00:00:10.333000000."""
+
+_EARLIER_S = (0, 2, 10, 30)
+"""Where to look for a keyframe before some time: so many seconds earlier, until one is found."""
 
 
 @contextmanager
@@ -63,7 +66,8 @@ def start_tick(container: Any, time_base: Fraction) -> int:
 class PyAvSource:
     """An opened file. See `VideoSource`."""
 
-    def __init__(self, path: Path, container: Any, tally: Tally) -> None:
+    def __init__(self, path: Path, container: Any, tally: Tally, seconds: Fraction | None = None) -> None:
+        """Reads from the start, or from the keyframe that the container's index has before `seconds`."""
         self._container = container
         self._tally = tally
         self._stream = video_stream(path, container)
@@ -74,10 +78,17 @@ class PyAvSource:
         rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
         self.frame_ticks = max(1, round(1 / (rate * self.time_base)))
         frames = self._decoded()
+        if seconds is not None:
+            ticks = self.origin + int(seconds / self.time_base)
+            container.seek(ticks, stream=self._stream, backward=True)
+            # what is shown before the keyframe may need pictures that come before it in the file
+            frames = dropwhile(lambda frame: not frame.key_frame, frames)
         first = next(frames, None)
         if first is None:
             raise ItemError(f"{path}: not one frame of its video can be decoded; fetch it again or remove it")
         self._frames = chain((first,), frames)
+        self.first_time = None if first.pts is None else (first.pts - self.origin) * self.time_base
+        """When the first frame is shown, seconds."""
         self.turn = -round(first.rotation / 90) * 90 % 360
         self.info = self._info(first, float(rate))
 
@@ -158,3 +169,29 @@ def open_pyav(path: Path, tally: Tally) -> Iterator[PyAvSource]:
     """Open a file for reading from its start to its end."""
     with open_container(path) as container:
         yield PyAvSource(path, container, tally)
+
+
+@contextmanager
+def open_pyav_at(path: Path, tally: Tally, seconds: Fraction) -> Iterator[PyAvSource]:
+    """Open a file for reading from a keyframe that is shown no later than `seconds`, or from its start.
+
+    An index is in the order of decoding, may lie, and may lack: so the frame that is found is looked at.
+    """
+    for earlier in _EARLIER_S:
+        if seconds <= earlier:
+            break
+        with open_container(path) as container:
+            source = _from_keyframe(path, container, tally, seconds - earlier)
+            if source is not None and source.first_time is not None and source.first_time <= seconds:
+                yield source
+                return
+    with open_pyav(path, tally) as source:
+        yield source
+
+
+def _from_keyframe(path: Path, container: Any, tally: Tally, seconds: Fraction) -> PyAvSource | None:
+    """None where there is no way to jump there."""
+    try:
+        return PyAvSource(path, container, tally, seconds)
+    except (FFmpegError, ItemError):
+        return None

@@ -75,7 +75,10 @@ class Resizer:
             side = min(width, height)
             # As vf_crop does: round half to even, then down to a chroma sample. Done here for backends that give RGB.
             spare = (width - side, height - side)
-            x, y = (round(pixels / 2) // step * step for pixels, step in zip(spare, self._chroma, strict=True))
+            x, y = (
+                round(pixels * place) // step * step
+                for pixels, place, step in zip(spare, stream.place, self._chroma, strict=True)
+            )
             filters.append(("crop", f"{side}:{side}:{x}:{y}"))
             width = height = side
         if stream.resize is not None or self._resized != (width, height):
@@ -84,7 +87,8 @@ class Resizer:
             spare_x, spare_y = self._resized[0] - stream.crop, self._resized[1] - stream.crop
             if min(spare_x, spare_y) < 0:
                 raise ItemError(f"{self._path}: {width}x{height} is smaller than the crop {stream.crop}; resize first")
-            filters.append(("crop", f"{stream.crop}:{stream.crop}:{spare_x // 2}:{spare_y // 2}"))
+            x, y = int(spare_x * stream.place[0]), int(spare_y * stream.place[1])
+            filters.append(("crop", f"{stream.crop}:{stream.crop}:{x}:{y}"))
         return [*filters, ("format", "rgb24")]
 
 

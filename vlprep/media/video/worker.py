@@ -21,7 +21,7 @@ from typing import BinaryIO
 from vlprep.errors import ItemError, SettingsError
 from vlprep.media.video.backends import load_backend
 from vlprep.media.video.base import FrameStream, OpenSource
-from vlprep.media.video.decode import open_video
+from vlprep.media.video.decode import open_video, open_window
 from vlprep.media.video.wire import Kind, Sender
 
 
@@ -35,17 +35,23 @@ def serve(backend: str, jobs: BinaryIO, sender: Sender) -> None:
     sender.say(Kind.READY)
     while True:
         try:
-            path, streams = pickle.load(jobs)
+            path, streams, window = pickle.load(jobs)
         except EOFError:
             return
         try:
-            _decode(path, streams, opener, sender)
+            _decode(path, streams, window, opener, sender)
         except ItemError as error:
             sender.say(Kind.FAILED, str(error))
 
 
-def _decode(path: Path, streams: Sequence[FrameStream], opener: OpenSource, sender: Sender) -> None:
-    with open_video(path, streams, backend=opener, beat=sender.beat) as decoding:
+def _decode(
+    path: Path, streams: Sequence[FrameStream], window: range | None, opener: OpenSource, sender: Sender
+) -> None:
+    if window is None:
+        opened = open_video(path, streams, backend=opener, beat=sender.beat)
+    else:
+        opened = open_window(path, streams[0], window, beat=sender.beat)
+    with opened as decoding:
         sender.say(Kind.OPENED, asdict(decoding.info))
         for frame in decoding:
             sender.frame(frame)
