@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -247,7 +247,8 @@ class Objective(Protocol):
         """The sum over the batch, with the model's heads. Called under the trainer's autocast."""
 
 
-class Matcher(Protocol):
+@runtime_checkable
+class Matcher(Objective, Protocol):
     """What an objective has that tells matching pairs: `vlprep evaluate` ranks by it."""
 
     def pair(self, text: Sample, seen: Sample) -> Any:

@@ -72,8 +72,9 @@ def prepare(
         usable = usable[~too_long]
         group_size = recipe.train.accumulate * processes
         train[name] = Stream(corpus, usable[~apart[usable]], objective, recipe.batches, recipe.train.seed, group_size)
-        if apart[usable].any():
-            validation[name] = Stream(corpus, usable[apart[usable]], objective, recipe.batches, recipe.train.seed, 1)
+        kept = usable[apart[usable]]
+        if len(np.unique(corpus.items()[kept])) > 1:  # each figure is compared with that of another's image or video
+            validation[name] = Stream(corpus, kept, objective, recipe.batches, recipe.train.seed, 1)
     schedule = ObjectiveSchedule([recipe.objectives[name].weight for name in objectives], recipe.train.seed)
     return Prepared(
         corpus=corpus,

@@ -1,0 +1,125 @@
+"""Evaluating what a short run has left: which samples take part, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from pretrain.stores import learnable_images, told_videos
+from stages.test_pretrain import SHRINK, give_tokenizer
+
+from vlprep.errors import SettingsError
+from vlprep.pretrain.recipe import load_recipe, with_objectives, with_settings
+from vlprep.stages.evaluate import evaluate, evaluate_retrieval
+from vlprep.stages.pretrain import pretrain
+from vlprep.stages.trained import open_trained
+from vlprep_cli.main import cli
+
+MATCHERS = {"uniter-small": "itm", "lxmert-small": "lxmert", "vilbert-small": "vilbert", "oscar-small": "oscar"}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("coco")
+    learnable_images(folder / "vlprep")
+    give_tokenizer(folder / "vlprep" / "text")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    pretrain([images], with_settings(load_recipe("uniter-small"), SHRINK), out=out, device="cpu")
+    return out
+
+
+def test_of_the_runs_own_dataset_only_held_out_items_take_part(run: Path, images: Path, tmp_path: Path) -> None:
+    own = evaluate(run, images, "mlm")
+    elsewhere = shutil.copytree(images, tmp_path / "copy")
+    other = evaluate(run, elsewhere, "mlm")
+    assert (own.held_out, other.held_out) == (True, False)
+    assert own.samples < other.samples == 40
+    trained = open_trained(run, images)
+    assert not set(trained.samples) & set(open_trained(run, elsewhere).samples) - set(trained.samples)
+    assert {"mlm/accuracy", "mlm/accuracy without"} <= own.figures.keys()
+    assert not any(name.startswith("itm") for name in own.figures)
+
+
+def test_match_has_accuracy_and_auc_and_twice_the_same(run: Path, images: Path) -> None:
+    report = evaluate(run, images, "match")
+    assert report.figures.keys() == {"itm/accuracy", "itm/auc"}
+    assert evaluate(run, images, "match") == report
+
+
+@pytest.mark.parametrize("recipe", MATCHERS)
+def test_every_matching_system_ranks(recipe: str, images: Path, tmp_path: Path) -> None:
+    settings = [*SHRINK, "train.steps=1", "train.save_every=1"]
+    if recipe in ("lxmert-small", "vilbert-small"):
+        settings += ["model.region_layers=1", "model.cross_layers=1"]
+    if recipe == "vilbert-small":
+        sizes = ("region_hidden", "region_intermediate", "cross_hidden")
+        settings += [*(f"model.{name}=16" for name in sizes), "model.region_heads=2"]
+    pretrain([images], with_settings(load_recipe(recipe), settings), out=tmp_path / "run", device="cpu")
+    elsewhere = shutil.copytree(images, tmp_path / "copy")
+    report = evaluate_retrieval(tmp_path / "run", elsewhere, most=6)
+    assert (report.texts, report.candidates, report.seen) == (6, 6, "image")
+    assert report.text_to_seen.recall[10].value == 1 == report.text_to_seen.chance[10]
+    assert evaluate_retrieval(tmp_path / "run", elsewhere, most=6) == report
+
+
+def test_scores_belong_to_their_pairs(run: Path, images: Path) -> None:
+    """The matrix of all pairs, in batches, equals one pair at a time."""
+    from vlprep.pretrain.pair_scores import pair_scores
+
+    trained = open_trained(run, images)
+    matcher = trained.objectives["itm"]
+    samples = [trained.corpus.sample(number) for number in range(4)]
+    at_once = pair_scores(trained.model, matcher, samples, samples, trained.device, tokens=70)
+    for row, text in enumerate(samples):
+        for column, seen in enumerate(samples):
+            alone = pair_scores(trained.model, matcher, [text], [seen], trained.device)
+            assert at_once[row, column] == pytest.approx(alone[0, 0], abs=1e-5)
+    assert len(np.unique(at_once)) > 4
+
+
+def test_videos_are_ranked_by_segment(tmp_path: Path) -> None:
+    folder = tmp_path / "how"
+    told_videos(folder / "vlprep", 6)
+    give_tokenizer(folder / "vlprep" / "text")
+    recipe = with_objectives(load_recipe("videobert-small"), "mlm+mfm+align")
+    pretrain([folder], with_settings(recipe, SHRINK), out=tmp_path / "run", device="cpu")
+    report = evaluate_retrieval(tmp_path / "run", shutil.copytree(folder, tmp_path / "copy"), most=10)
+    assert (report.texts, report.candidates, report.seen) == (10, 10, "video")
+
+
+def test_another_tokenizer_is_refused(run: Path, images: Path, tmp_path: Path) -> None:
+    elsewhere = shutil.copytree(images, tmp_path / "copy")
+    manifest = elsewhere / "vlprep" / "text" / "store.json"
+    content = json.loads(manifest.read_text())
+    content["settings"]["sha256"] = "other"
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(SettingsError, match="another tokenizer"):
+        evaluate(run, elsewhere, "mlm")
+
+
+def test_a_model_that_matches_nothing_cannot_rank(images: Path, tmp_path: Path) -> None:
+    recipe = with_settings(with_objectives(load_recipe("uniter-small"), "mlm"), SHRINK)
+    pretrain([images], recipe, out=tmp_path / "run", device="cpu")
+    with pytest.raises(SettingsError, match="cannot rank"):
+        evaluate_retrieval(tmp_path / "run", images)
+    with pytest.raises(SettingsError, match="evaluate match"):
+        evaluate(tmp_path / "run", images, "match")
+
+
+def test_commands(run: Path, images: Path) -> None:
+    runner = CliRunner()
+    shown = runner.invoke(cli, ["evaluate", "retrieval", str(run), str(images)])
+    assert shown.exit_code == 0, shown.output
+    assert "text to image" in shown.output
+    assert "held out" in shown.output
+    document = json.loads(runner.invoke(cli, ["evaluate", "match", str(run), str(images), "--json"]).stdout)
+    assert 0 <= document["figures"]["itm/auc"] <= 1

@@ -1,0 +1,138 @@
+"""`evaluate`: what a trained model knows of a dataset: does a text belong to a picture, which picture belongs to a
+text, which word is hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from vlprep.errors import SettingsError
+from vlprep.pretrain.base import Matcher, Objective
+from vlprep.pretrain.batching import Ints
+from vlprep.pretrain.loader import Stream
+from vlprep.pretrain.pair_scores import pair_scores
+from vlprep.pretrain.retrieval import Retrieval, measure
+from vlprep.pretrain.trainer import PretrainStep
+from vlprep.pretrain.validate import WORD_OBJECTIVES, validate
+from vlprep.stages.trained import Trained, open_trained
+
+Task = Literal["match", "mlm"]
+
+_EVERYTHING = 1_000_000_000
+"""Micro-batches: no limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What was asked, of how much."""
+
+    checkpoint: Path
+    samples: int
+    held_out: bool
+    """Whether the dataset was trained on, so that only its held-out items were asked about."""
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievalReport:
+    checkpoint: Path
+    held_out: bool
+    texts: int
+    candidates: int
+    seen: Literal["image", "video"]
+    text_to_seen: Retrieval
+    seen_to_text: Retrieval
+
+
+def evaluate(checkpoint: Path, dataset: Path, task: Task, *, device: str = "cpu") -> Evaluation:
+    """`match`: accuracy and AUC of telling pairs from mismatches. `mlm`: hidden words, with what is seen and with
+    another sample's. Masks and mismatches are always the same ones.
+
+    Raises `SettingsError` where the model was not trained for that.
+    """
+    trained = open_trained(checkpoint, dataset, device=device)
+    streams = {
+        name: Stream(trained.corpus, trained.usable_for(objective), objective, trained.recipe.batches, 0, 1)
+        for name, objective in trained.objectives.items()
+    }
+    module = PretrainStep(trained.model, trained.objectives)
+    figures = validate(module, streams, trained.found.state.step, trained.device, most_batches=_EVERYTHING).figures
+    chosen = {name: value for name, value in figures.items() if _belongs(name, task, trained.objectives)}
+    if not chosen:
+        raise SettingsError(
+            f"{checkpoint} was trained with {'+'.join(trained.objectives)}, none of which answers evaluate {task}"
+        )
+    return Evaluation(
+        checkpoint=trained.found.checkpoint,
+        samples=max(len(stream.samples) for stream in streams.values()),
+        held_out=trained.seen_in_training,
+        figures=chosen,
+    )
+
+
+def evaluate_retrieval(
+    checkpoint: Path,
+    dataset: Path,
+    *,
+    most: int = 1000,
+    seed: int = 0,
+    device: str = "cpu",
+    on_text: Callable[[int, int], None] = lambda done, total: None,
+) -> RetrievalReport:
+    """Rank pictures (or video segments) for texts, and texts for pictures.
+
+    `most` images or segments take part, drawn by `seed`, with all of their texts. An image with several texts counts
+    as found by the best of them, as COCO's and Flickr30k's tables do.
+    """
+    trained = open_trained(checkpoint, dataset, device=device)
+    matcher = next((objective for objective in trained.objectives.values() if isinstance(objective, Matcher)), None)
+    if matcher is None:
+        raise SettingsError(
+            f"{checkpoint} was trained with {'+'.join(trained.objectives)}, which cannot rank pairs: itm, align,"
+            " lxmert, vilbert, oscar, howto100m, milnce and univl can"
+        )
+    numbers, items = _drawn(trained, matcher, most, seed)
+    samples = [trained.corpus.sample(int(number)) for number in numbers]
+    _, first, candidate_of = np.unique(items, return_index=True, return_inverse=True)
+    scores_QC = pair_scores(
+        trained.model,
+        matcher,
+        samples,
+        [samples[place] for place in first],
+        trained.device,
+        on_text=lambda done: on_text(done, len(samples)),
+    )
+    right_QC = candidate_of[:, None] == np.arange(len(first))
+    return RetrievalReport(
+        checkpoint=trained.found.checkpoint,
+        held_out=trained.seen_in_training,
+        texts=len(samples),
+        candidates=len(first),
+        seen="image" if samples[0].regions is not None else "video",
+        text_to_seen=measure(scores_QC, right_QC),
+        seen_to_text=measure(scores_QC.T, right_QC.T),
+    )
+
+
+def _belongs(figure: str, task: Task, objectives: Mapping[str, Objective]) -> bool:
+    name, _, part = figure.partition("/")
+    if task == "match":
+        return part in ("accuracy", "auc") and hasattr(objectives[name], "scores")
+    return name in WORD_OBJECTIVES or part.startswith("mlm")
+
+
+def _drawn(trained: Trained, matcher: Objective, most: int, seed: int) -> tuple[Ints, Ints]:
+    """Samples that take part, and the number of the image or segment that belongs to each."""
+    numbers = trained.usable_for(matcher)
+    of_images = trained.corpus.sample(int(numbers[0])).regions is not None if len(numbers) else False
+    items = trained.corpus.items()[numbers] if of_images else numbers
+    every = np.unique(items)
+    if len(every) < 2:
+        raise SettingsError("ranking needs the texts of at least two images or segments")
+    chosen = np.random.default_rng(seed).permutation(every)[:most]
+    part = np.isin(items, chosen)
+    return numbers[part], items[part]

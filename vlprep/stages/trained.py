@@ -1,0 +1,118 @@
+"""A trained model with the data of a dataset, as its run would read it: what evaluation and embedding begin with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from vlprep.errors import SettingsError
+from vlprep.pretrain.base import Objective
+from vlprep.pretrain.batching import Ints
+from vlprep.pretrain.checkpoint import read_model
+from vlprep.pretrain.corpus import Mixture
+from vlprep.pretrain.models.kinds import ModelConfig, build_model
+from vlprep.pretrain.objectives.catalogue import make_objectives
+from vlprep.pretrain.objectives.sequences import SequenceRule
+from vlprep.pretrain.recipe import Recipe, load_recipe
+from vlprep.pretrain.run_data import read_run_data
+from vlprep.pretrain.run_folder import RECIPE_NAME
+from vlprep.pretrain.setup import held_out, model_config, open_corpora
+from vlprep.stages.checkpoints import RunCheckpoint, open_checkpoint
+from vlprep.stages.pretrain import (
+    data_facts,
+    find_stores,
+    read_vocabulary,
+    run_data,
+    text_vocabulary,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A model in evaluation mode, the samples it is asked about, and the objectives that it was trained with."""
+
+    found: RunCheckpoint
+    recipe: Recipe
+    model: nn.Module
+    device: torch.device
+    corpus: Mixture
+    samples: Ints
+    """Those that the model has not been trained on."""
+    seen_in_training: bool
+    """Whether the dataset is of the run's own: then `samples` are its held-out ones."""
+    objectives: Mapping[str, Objective]
+
+    def usable_for(self, objective: Objective) -> Ints:
+        """Numbers of the samples that have what an objective needs."""
+        return np.intersect1d(self.corpus.usable_for(objective.needs()), self.samples)
+
+
+def open_trained(checkpoint: Path, dataset: Path, *, device: str = "cpu") -> Trained:
+    """Load a run's newest checkpoint (or the one given) and open a dataset's stores as its recipe reads them.
+
+    Of a dataset that the run was trained on, the items that it held out are used, of any other all.
+
+    Raises `SettingsError` where there is no checkpoint, a store is missing, or the stores are not like those that the
+    model was trained on: another tokenizer, vocabulary, or size of features.
+    """
+    found = open_checkpoint(checkpoint)
+    recipe = load_recipe(str(found.run / RECIPE_NAME))
+    trained_on = read_run_data(found.run)
+    folder = str(dataset.resolve())
+    own = folder in trained_on.datasets
+    # held-out items are chosen by number, so that the numbering has to be the run's
+    folders = [Path(name) for name in trained_on.datasets] if own else [dataset]
+    stores = [find_stores(one, recipe) for one in folders]
+    now = run_data(folders, stores)
+    for what, before, after in (
+        ("tokenizer", trained_on.tokenizer, now.tokenizer),
+        ("visual vocabulary", trained_on.visual_vocabulary, now.visual_vocabulary),
+    ):
+        if before != after:
+            raise SettingsError(
+                f"{dataset} has another {what} than {found.run} was trained with: make its stores with that of"
+                f" {trained_on.datasets[0]}"
+            )
+    corpora = open_corpora(stores, recipe)
+    vocabulary = read_vocabulary(stores)
+    facts, words = data_facts(corpora, vocabulary), text_vocabulary(stores)
+    _require_equal(found.model, model_config(recipe, words, facts), dataset)
+    model = build_model(found.model)
+    model.load_state_dict(read_model(found.checkpoint))
+    corpus = Mixture(corpora)
+    samples = np.arange(len(corpus))
+    if own:
+        place = trained_on.datasets.index(folder)
+        mine = (corpus.corpus_of(samples) == place) & held_out(corpus, recipe.train.validation_share)
+        samples = samples[mine]
+        if not len(samples):
+            raise SettingsError(
+                f"{dataset} is what {found.run} was trained on, and it held nothing out: evaluate on another dataset,"
+                " or train with --set train.validation_share=0.1"
+            )
+    rule = SequenceRule(words=words, visual_tokens=facts.visual_vocabulary)
+    return Trained(
+        found=found,
+        recipe=recipe,
+        model=model.to(device).eval(),
+        device=torch.device(device),
+        corpus=corpus,
+        samples=samples,
+        seen_in_training=own,
+        objectives=make_objectives(recipe.objectives, rule),
+    )
+
+
+def _require_equal(trained: ModelConfig, wanted: ModelConfig, dataset: Path) -> None:
+    before, now = dataclasses.asdict(trained), dataclasses.asdict(wanted)  # type: ignore[call-overload]
+    differing = [
+        f"{name}: {before[name]} in the model, {now[name]} here" for name in before if before[name] != now[name]
+    ]
+    if differing:
+        raise SettingsError(f"{dataset}: its stores do not fit the model ({'; '.join(differing)})")
