@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import chain, dropwhile
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,6 @@ class PyAvSource:
         if seconds is not None:
             ticks = self.origin + int(seconds / self.time_base)
             container.seek(ticks, stream=self._stream, backward=True)
-            # what is shown before the keyframe may need pictures that come before it in the file
-            frames = dropwhile(lambda frame: not frame.key_frame, frames)
         first = next(frames, None)
         if first is None:
             raise ItemError(f"{path}: not one frame of its video can be decoded; fetch it again or remove it")
