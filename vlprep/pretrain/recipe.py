@@ -69,6 +69,10 @@ class ModelSettings:
     attention: Backend = "padded"
     freeze_centroids: bool = False
     """Visual token embeddings stay the vocabulary's centroids (VideoBERT)."""
+    centre_regions: bool = False
+    """`single-stream`: a projection of region features that is not loaded from `init` begins centred on their mean
+    (not published; small models that learn from nothing look sooner).
+    """
     init: str = ""
     """Weights to start from: `bert-base-uncased`, a Hugging Face folder, `uniter-base.pt`, a run's folder."""
 
@@ -124,6 +128,8 @@ class ObjectiveSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimiserSettings:
     lr: float = 5e-5
+    text_lr: float = 1.0
+    """`univl`: the text encoder's learning rate as a share of it (its authors' coef_lr)."""
     warmup: int = 10_000
     """Steps of linear warm-up, then linear decay to 0 at the last step."""
     betas: tuple[float, float] = (0.9, 0.98)

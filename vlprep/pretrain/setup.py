@@ -24,6 +24,8 @@ from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.recipe import Recipe
 from vlprep.pretrain.video_corpus import VideoCorpus
 
+_SAMPLES_FOR_MEAN = 1024
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
@@ -83,6 +85,15 @@ def prepare(
         validation=validation,
         batches=StepBatches(train, schedule),
     )
+
+
+def mean_region(prepared: Prepared) -> NDArray[np.float32]:
+    """(D,) the mean feature of the regions that train, over up to `_SAMPLES_FOR_MEAN` samples spread evenly."""
+    numbers = next(iter(prepared.train.values())).samples
+    chosen = numbers[:: -(-len(numbers) // _SAMPLES_FOR_MEAN)]
+    shown = [sample.regions.features_RD for sample in map(prepared.corpus.sample, chosen.tolist()) if sample.regions]
+    mean_D: NDArray[np.float32] = np.concatenate(shown).mean(0, dtype=np.float32)
+    return mean_D
 
 
 def open_corpora(stores: Sequence[DatasetStores], recipe: Recipe) -> list[SampleSource]:

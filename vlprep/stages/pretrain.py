@@ -28,12 +28,14 @@ from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.recipe import Recipe
 from vlprep.pretrain.run_data import RunData, write_run_data
 from vlprep.pretrain.run_folder import METRICS_NAME, RECIPE_NAME, MetricsLog, open_run, read_metrics
-from vlprep.pretrain.setup import model_config, open_corpora, prepare, store_facts
+from vlprep.pretrain.setup import mean_region, model_config, open_corpora, prepare, store_facts
 from vlprep.pretrain.trainer import Logged, PretrainStep, Saved, Trainer
 from vlprep.pretrain.validate import Validated, validate
 from vlprep.report.curves import draw_curves
 from vlprep.shards.manifest import MANIFEST_NAME, read_manifest
-from vlprep.stages.tokenize_text import open_store_tokenizer
+from vlprep.stages.tokenize_text import open_store_encoder
+from vlprep.text.tokenizer import TOKENIZER_NAME
+from vlprep.text.words import WordEncoder, is_words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,8 @@ def find_stores(folder: Path, recipe: Recipe) -> DatasetStores:
             f"{folder}: no {' and no '.join(missing)} store yet, which {'+'.join(recipe.objectives)} needs;"
             f" make it:{lines}"
         )
+    if found["text"] is not None and "text" in wanted:
+        _require_encoding(found["text"], "+".join(recipe.objectives), words="words" in needs)
     if "video" in needs:
         features = [found[name] for name in recipe.data.features]
         return DatasetStores(text=found["text"], features=tuple(store for store in features if store is not None))
@@ -149,9 +153,13 @@ def text_vocabulary(stores: Sequence[DatasetStores]) -> TextVocabulary:
         folders = ", ".join(str(text) for text in made_by.values())
         raise SettingsError(
             f"the text stores have different tokenizers ({folders}): give all datasets that of the first, by"
-            f" vlprep tokenize DATASET --tokenizer {texts[0]}/tokenizer.json --overwrite"
+            f" vlprep tokenize DATASET --tokenizer {_as_choice(texts[0])} --overwrite"
         )
-    tokenizer = open_store_tokenizer(texts[0])
+    tokenizer = open_store_encoder(texts[0])
+    if isinstance(tokenizer, WordEncoder):
+        return TextVocabulary(
+            size=tokenizer.size, pad=-1, cls=-1, sep=-1, mask=-1, first_word=0, vectors=tokenizer.table()
+        )
     return TextVocabulary(
         size=tokenizer.size,
         pad=tokenizer.special("[PAD]"),
@@ -161,6 +169,23 @@ def text_vocabulary(stores: Sequence[DatasetStores]) -> TextVocabulary:
         first_word=tokenizer.first_word,
         class_names=tuple(tuple(pieces) for pieces in tokenizer.encode(_class_names(stores))),
     )
+
+
+def _as_choice(text: Path) -> str:
+    """What `--tokenizer` takes to give another dataset the ids of this store."""
+    made_by = read_manifest(text).settings["tokenizer"]
+    return f"words:{text}" if is_words(made_by) else f"{text}/{TOKENIZER_NAME}"
+
+
+def _require_encoding(text: Path, objectives: str, *, words: bool) -> None:
+    """Raises `SettingsError` where the store has pieces and words are wanted, or words and pieces are."""
+    made_by = read_manifest(text).settings.get("tokenizer", "")
+    if is_words(made_by) != words:
+        wanted, other = ("words with vectors", "words") if words else ("pieces", "text")
+        raise SettingsError(
+            f"{text} was made with {made_by}, and {objectives} reads {wanted}: set data.text to a store of them"
+            f" ({other} by default; `vlprep tokenize --help` has both)"
+        )
 
 
 def _class_names(stores: Sequence[DatasetStores]) -> tuple[str, ...]:
@@ -237,6 +262,8 @@ def _train(
         write_run_data(folder, run_data(datasets, stores))
     world.wait()
     model = _build_model(config, recipe, vocabulary)
+    if recipe.model.centre_regions and isinstance(model, SingleStream) and model.config.region_dim:
+        model.centre_regions(torch.from_numpy(mean_region(prepared)))
     notes = [load_initial(model, recipe.model.init).summary()] if recipe.model.init and start is None else []
     trainer = Trainer(model, prepared.objectives, prepared.batches, recipe.train, recipe.optimiser, world, folder)
     if start is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from vlprep.errors import SettingsError
@@ -103,6 +104,17 @@ class SingleStream(nn.Module):
             )
             self.cls["visual_predictions"] = ClassHead(config.visual_vocabulary, hidden, eps)
         initialise(self, hidden)
+
+    def centre_regions(self, mean_D: Tensor) -> None:
+        """Begin with the mean feature as zero on the way in, and as the prediction on the way out.
+
+        Without it the regression of features first spends its weights, which are those of the input, on the mean.
+        """
+        embeddings = self._part("img_embeddings", "regions")
+        assert isinstance(embeddings, RegionEmbeddings)
+        embeddings.centre(mean_D)
+        with torch.no_grad():
+            self.feat_regress.bias.copy_(mean_D)
 
     def encode(self, inputs: Inputs) -> Tensor:
         """The last layer's states of the packed sequences, (T, H)."""
