@@ -214,6 +214,17 @@ def test_parameter_groups_are_uniters(stores, tmp_path) -> None:
     assert not any(name.endswith("bias") for name in names)
 
 
+def test_the_text_encoder_may_have_a_share_of_the_learning_rate(stores, tmp_path) -> None:
+    trainer = make_trainer(stores, tmp_path)
+    settings = replace(OPTIMISER, text_lr=0.1)
+    trainer.optimiser, trainer.optimiser_settings = make_optimiser(trainer.model, settings), settings
+    run(trainer)
+    rates = {id(one): group["lr"] for group in trainer.optimiser.param_groups for one in group["params"]}
+    lr = learning_rate(trainer.state.step - 1, trainer.settings.steps, settings)
+    for name, parameter in trainer.model.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(0.1 * lr if name.startswith("bert.") else lr), name
+
+
 def test_the_schedule() -> None:
     settings = OptimiserSettings(lr=1.0, warmup=10)
     rates = [learning_rate(step, 100, settings) for step in range(100)]

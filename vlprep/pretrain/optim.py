@@ -16,11 +16,17 @@ decay.
 def make_optimiser(model: nn.Module, settings: OptimiserSettings) -> torch.optim.AdamW:
     """Fused AdamW. Parameters without a gradient in a step are skipped whole, as in UNITER: call
     `zero_grad(set_to_none=True)`."""
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    plain = [parameter for name, parameter in trained if any(part in name for part in NOT_DECAYED)]
-    decayed = [parameter for name, parameter in trained if not any(part in name for part in NOT_DECAYED)]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            share = settings.text_lr if name.startswith("bert.") else 1.0
+            decay = 0.0 if any(part in name for part in NOT_DECAYED) else settings.weight_decay
+            groups.setdefault((share, decay), []).append(parameter)
+    by_share = [
+        {"params": parameters, "weight_decay": decay, "lr_share": share}
+        for (share, decay), parameters in sorted(groups.items(), key=lambda entry: entry[0], reverse=True)
+    ]
+    return torch.optim.AdamW(by_share, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
 
 
 def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:

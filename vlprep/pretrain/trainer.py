@@ -180,7 +180,7 @@ class Trainer:
     def _step(self, step: int, group: list[MicroBatch], interval: _Interval) -> None:
         lr = learning_rate(step, self.settings.steps, self.optimiser_settings)
         for parameters in self.optimiser.param_groups:
-            parameters["lr"] = lr
+            parameters["lr"] = lr * parameters["lr_share"]
         # a step trains one objective, so that all of its micro-batches count the same terms
         sizes = [(batch.real_tokens, len(batch.inputs.lengths_B), *batch.counts.values()) for batch in group]
         totals = torch.tensor(sizes, dtype=torch.float64).sum(0).to(self.world.device)
