@@ -11,9 +11,11 @@ from torch import nn
 from vlprep.pretrain.base import StoreFacts
 from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.masking import TextVocabulary
+from vlprep.pretrain.models.cbt import Cbt, CbtConfig, cbt_config
 from vlprep.pretrain.models.lxmert import Lxmert, LxmertConfig, lxmert_config
 from vlprep.pretrain.models.oscar import Oscar, OscarConfig, oscar_config
 from vlprep.pretrain.models.single_stream import SingleStream, SingleStreamConfig, single_stream_config
+from vlprep.pretrain.models.univl import Univl, UnivlConfig, univl_config
 from vlprep.pretrain.models.vilbert import Vilbert, VilbertConfig, vilbert_config
 from vlprep.pretrain.models.vlp import Vlp, VlpConfig, vlp_config
 from vlprep.pretrain.recipe import ModelKind, ModelSettings
@@ -41,9 +43,11 @@ class Kind:
 
 
 KINDS: Mapping[ModelKind, Kind] = {
+    "cbt": Kind(CbtConfig, Cbt, cbt_config),
     "single-stream": Kind(SingleStreamConfig, SingleStream, single_stream_config),
     "lxmert": Kind(LxmertConfig, Lxmert, lxmert_config),
     "oscar": Kind(OscarConfig, Oscar, oscar_config),
+    "univl": Kind(UnivlConfig, Univl, univl_config),
     "vilbert": Kind(VilbertConfig, Vilbert, vilbert_config),
     "vlp": Kind(VlpConfig, Vlp, vlp_config),
 }

@@ -138,6 +138,16 @@ class Univl(nn.Module):
         texts_BH = means(streams.text_PH, inputs.text.lengths_B, skip=1)
         return texts_BH @ means(streams.clips_CH, inputs.clips.lengths_B).t()
 
+    def embed_text(self, inputs: Inputs) -> Tensor:
+        """(B, H) the mean states that `similarity` multiplies."""
+        assert inputs.text is not None
+        return means(self.encode_texts(inputs.text), inputs.text.lengths_B, skip=1)
+
+    def embed_video(self, inputs: Inputs) -> Tensor:
+        """(B, H)."""
+        assert inputs.clips is not None
+        return means(self.encode_clips(inputs.clips, self.clip_features(inputs.clips)), inputs.clips.lengths_B)
+
     def pairs(self, streams: ClipStreams, inputs: Inputs) -> PairStates:
         """Each text with its own video, packed as the inputs are."""
         own = torch.arange(len(inputs.lengths_B))

@@ -6,14 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from vlprep.errors import SettingsError
-from vlprep.pretrain.base import Objective
+from vlprep.pretrain.base import Matcher, Objective
+from vlprep.pretrain.dual import DualObjective
 from vlprep.pretrain.masking import TextVocabulary
+from vlprep.pretrain.objectives.cbt import CbtTasks
 from vlprep.pretrain.objectives.itm import ImageTextMatching
 from vlprep.pretrain.objectives.lxmert import LxmertTasks
 from vlprep.pretrain.objectives.mlm import MaskedLanguage
 from vlprep.pretrain.objectives.oscar import OscarTasks
 from vlprep.pretrain.objectives.regions import RegionClasses, RegionDistributions, RegionFeatures
 from vlprep.pretrain.objectives.sequences import SequenceRule
+from vlprep.pretrain.objectives.told_clips import SegmentRule
+from vlprep.pretrain.objectives.univl import UnivlRetrieval, UnivlTasks
 from vlprep.pretrain.objectives.video import Alignment, MaskedVisualTokens
 from vlprep.pretrain.objectives.vilbert import VilbertTasks
 from vlprep.pretrain.objectives.vlp import MaskedCaption
@@ -104,6 +108,34 @@ OBJECTIVES: Mapping[str, ObjectiveEntry] = {
         source="VLP vlp/seq2seq_loader.py:249-301",
         kind="vlp",
     ),
+    "univl-retrieval": ObjectiveEntry(
+        make=lambda rule, settings: UnivlRetrieval(
+            segments=SegmentRule.of(rule.words, settings), neighbours=settings.neighbours
+        ),
+        systems="UniVL (stage one)",
+        formula="mean over videos of MIL-NCE of mean states, the middle of three consecutive segments asked for",
+        source="UniVL modules/until_module.py:193-221",
+        kind="univl",
+    ),
+    "univl": ObjectiveEntry(
+        make=lambda rule, settings: UnivlTasks(
+            segments=SegmentRule.of(rule.words, settings),
+            neighbours=settings.neighbours,
+            hide_text=settings.hide_text,
+            learn_padding=settings.learn_padding,
+        ),
+        systems="UniVL (stage two)",
+        formula="retrieval + mlm + masked clips by NCE + align + decoder, each the mean over what it counts",
+        source="UniVL modules/modeling.py:185-300",
+        kind="univl",
+    ),
+    "cbt": ObjectiveEntry(
+        make=lambda rule, settings: CbtTasks(segments=SegmentRule.of(rule.words, settings)),
+        systems="CBT",
+        formula="masked clips by NCE + NCE of the mutual information of text and clips",
+        source="Sun et al. 2019; no code was published",
+        kind="cbt",
+    ),
 }
 
 
@@ -119,7 +151,7 @@ class ListedObjective:
 
 def list_objectives() -> list[ListedObjective]:
     """All objectives, with what a sample must have for each."""
-    rule = SequenceRule(words=TextVocabulary(size=8, pad=0, cls=1, sep=2, mask=3, first_word=4))
+    rule = _probe()
     return [
         ListedObjective(
             name=name,
@@ -131,6 +163,18 @@ def list_objectives() -> list[ListedObjective]:
         )
         for name, entry in OBJECTIVES.items()
     ]
+
+
+def rankers() -> list[str]:
+    """The objectives whose models rank texts and what is seen."""
+    rule = _probe()
+    made = {name: entry.make(rule, ObjectiveSettings()) for name, entry in OBJECTIVES.items()}
+    return [name for name, objective in made.items() if isinstance(objective, DualObjective | Matcher)]
+
+
+def _probe() -> SequenceRule:
+    """A rule for objectives that are only asked what they are."""
+    return SequenceRule(words=TextVocabulary(size=8, pad=0, cls=1, sep=2, mask=3, first_word=4))
 
 
 def make_objectives(settings: Mapping[str, ObjectiveSettings], rule: SequenceRule) -> dict[str, Objective]:

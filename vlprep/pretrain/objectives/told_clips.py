@@ -1,0 +1,81 @@
+"""Narrated segments of a video with their clips, as UniVL and CBT read them: `[CLS] text [SEP]` and clips.
+
+Segments that are shorter than `min_seconds` are joined with their neighbours, texts and all (UniVL dataloader_howto100m
+.py:243-277). Texts are cut, and of a longer segment the first clips are read. Deviation: the published loader gives a
+segment without a feature those of its neighbours, or zeros; here the corpus has left it out.
+
+Shape suffixes: C clips, D feature size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlprep.pretrain.base import NarratedVideo
+from vlprep.pretrain.masking import Ints, TextVocabulary
+from vlprep.pretrain.narration import Span, clips_in, widened
+from vlprep.pretrain.packing import Example
+from vlprep.pretrain.recipe import ObjectiveSettings
+
+Features = NDArray[np.float16] | NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ToldClips:
+    """A segment that is long enough."""
+
+    words: Ints
+    """All its pieces, without special ones."""
+    clips_CD: Features
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentRule:
+    """What of a segment is read."""
+
+    words: TextVocabulary
+    max_words: int = 48
+    """Special pieces included."""
+    max_clips: int = 64
+    min_seconds: float = 5.0
+
+    @classmethod
+    def of(cls, words: TextVocabulary, settings: ObjectiveSettings) -> SegmentRule:
+        return cls(
+            words=words,
+            max_words=settings.max_words,
+            max_clips=settings.max_clips,
+            min_seconds=settings.min_seconds,
+        )
+
+    def told(self, video: NarratedVideo, segment: int) -> ToldClips:
+        """A segment of the narration, by its number, with the clips of the first feature store."""
+        joined, span = widened(video.spans_N2, segment, self.min_seconds)
+        words = np.concatenate([video.texts[part] for part in sorted(joined)]).astype(np.int64)
+        return ToldClips(words, self.clips(video, span))
+
+    def clips(self, video: NarratedVideo, span: Span) -> Features:
+        """(C, D) what is read of the first feature store in a span of seconds."""
+        return video.features_CD[0][clips_in(video.times_C2[0], *span)][: self.max_clips]
+
+    def sequence(self, words: Ints, clips_CD: Features | None, masked_C: NDArray[np.bool_] | None = None) -> Example:
+        """`words`, cut, with clips."""
+        text_P = np.concatenate([[self.words.cls], self.cut(words), [self.words.sep]])
+        return Example(text_ids_P=text_P, clips_CD=clips_CD, masked_C=masked_C)
+
+    def cut(self, words: Ints) -> Ints:
+        """The first words that leave room for [CLS] and [SEP]."""
+        return words[: self.max_words - 2]
+
+
+def consecutive(segments: int, count: int, draw: np.random.Generator) -> list[int]:
+    """`count` consecutive segments of a video, one of the groups that its narration is cut into.
+
+    The last group is filled up from the beginning; a video with fewer segments has some more than once (UniVL
+    dataloader_howto100m.py:68-91, `--sampled_use_mil`).
+    """
+    first = count * int(draw.integers(-(-segments // count)))
+    return [place % segments for place in range(first, first + count)]
