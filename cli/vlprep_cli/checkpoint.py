@@ -46,6 +46,7 @@ _INPUTS = {
     "region_dim": "numbers a region",
     "region_classes": "region classes",
     "visual_vocabulary": "visual tokens",
+    "clip_dim": "numbers a clip",
 }
 """Of the settings that a kind of model may have, those that say what goes in and comes out."""
 
@@ -71,7 +72,7 @@ def _facts(found: RunCheckpoint) -> list[tuple[str, str]]:
 @click.option(
     "--to",
     "form",
-    type=click.Choice(["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert"]),
+    type=click.Choice(["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert", "univl"]),
     required=True,
     help="Whose format.",
 )
@@ -92,6 +93,7 @@ def export(run: Path, form: Format, out: Path | None, as_json: bool) -> None:
     vlp     model.bin with the names of VLP's own code
     oscar   a folder for Oscar's own code: config.json and pytorch_model.bin
     vilbert pretrained_model.bin with the names of ViLBERT's own code
+    univl   univl.pretrained.bin with the names of UniVL's own code
     """
     from vlprep.stages.checkpoints import export_checkpoint
 

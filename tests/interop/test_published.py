@@ -24,6 +24,7 @@ from vlprep.interop.published import (
 from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.models.lxmert import Lxmert, LxmertConfig
 from vlprep.pretrain.models.oscar import Oscar, OscarConfig
+from vlprep.pretrain.models.univl import Univl, UnivlConfig
 from vlprep.pretrain.models.vilbert import Vilbert, VilbertConfig
 from vlprep.pretrain.models.vlp import Vlp, VlpConfig
 
@@ -37,6 +38,7 @@ BASE: Mapping[str, Callable[[], nn.Module]] = {
     "lxmert": lambda: Lxmert(LXMERT),
     "vlp": lambda: Vlp(VLP),
     "vilbert": lambda: Vilbert(VilbertConfig(vocabulary=30_522)),
+    "univl": lambda: Univl(UnivlConfig(vocabulary=30_522)),
 }
 """The published sizes."""
 SMALL: Mapping[str, Callable[[], nn.Module]] = {
@@ -49,9 +51,12 @@ SMALL: Mapping[str, Callable[[], nn.Module]] = {
             encoder=TINY, regions=REGIONS, cross_layers=1, cross_hidden=24, cross_heads=2, vocabulary=50, region_dim=8
         )
     ),
+    "univl": lambda: Univl(
+        UnivlConfig(encoder=TINY, video_layers=1, cross_layers=1, decoder_layers=1, vocabulary=50, clip_dim=8)
+    ),
     "vlp": lambda: Vlp(replace(VLP, encoder=TINY, vocabulary=50, region_dim=8, region_classes=5)),
 }
-KEYS = {"lxmert": "lxmert_original", "vlp": "vlp", "vilbert": "vilbert"}
+KEYS = {"lxmert": "lxmert_original", "vlp": "vlp", "vilbert": "vilbert", "univl": "univl"}
 
 
 def keys(golden: Path, name: str) -> dict:
@@ -93,6 +98,38 @@ def test_a_file_comes_back_as_it_was(system: str, tmp_path: Path) -> None:
     before, after = torch.load(file), torch.load(again)
     assert before.keys() == after.keys()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_univls_first_stage_is_its_two_encoders(golden) -> None:
+    published = keys(golden, "univl")
+    with torch.device("meta"):
+        state = Univl(UnivlConfig(vocabulary=30_522, cross_layers=0, decoder_layers=0)).state_dict()
+    expected = {
+        name: shape
+        for name, shape in published["keys"].items()
+        if name.startswith(tuple(published["stage_one_prefixes"]))
+    }
+    assert len(expected) == published["stage_one_keys"]
+    assert shapes(to_published(state)) == expected
+
+
+def test_univls_second_stage_starts_from_the_first(tmp_path: Path) -> None:
+    first = Univl(
+        UnivlConfig(encoder=TINY, video_layers=1, cross_layers=0, decoder_layers=0, vocabulary=50, clip_dim=8)
+    )
+    file = write_published(tmp_path, first.state_dict(), "univl").files[0]
+    second = SMALL["univl"]()
+    report = load_initial(second, str(file))
+    assert not report.unused
+    assert {name.split(".")[0] for name in report.initial} == {
+        "cross",
+        "decoder",
+        "cls",
+        "cls_visual",
+        "similarity_dense",
+    }
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(second.state_dict()[name], tensor), name
 
 
 def test_hugging_faces_names_of_lxmert(golden) -> None:

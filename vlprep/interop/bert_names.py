@@ -24,6 +24,10 @@ _TIED = {
     "cls.predictions.decoder.weight": WORDS,
     "cls.predictions.decoder.bias": "cls.predictions.bias",
     "feat_regress.weight": "bert.img_embeddings.img_linear.weight",
+    "cls_visual.predictions.weight": "visual.embeddings.word_embeddings.weight",
+    "decoder.embeddings.word_embeddings.weight": WORDS,
+    "decoder.embeddings.position_embeddings.weight": POSITIONS,
+    "decoder.classifier.cls.predictions.decoder.weight": WORDS,
 }
 """Second names of tensors, which published files may or may not have."""
 _SAVED_BY_UNITER = ("cls.predictions.decoder.weight", "feat_regress.weight")
@@ -52,7 +56,7 @@ def to_ours(arrays: Mapping[str, Tensor], file: str) -> dict[str, Tensor]:
             continue
         tied = ours.pop(second)
         if not torch.equal(ours.setdefault(first, tied), tied):
-            raise SettingsError(f"{file}: {second} and {first} differ; BERT and UNITER tie them, so this is neither's")
+            raise SettingsError(f"{file}: {second} and {first} differ; every published model ties them")
     if REGION_MASK in ours:
         ours[REGION_MASK] = ours[REGION_MASK].clone()
         ours[REGION_MASK][0] = 0

@@ -1,7 +1,7 @@
-"""Writing the models of LXMERT, ViLBERT, VLP and Oscar as the files that their own code opens.
+"""Writing the models of LXMERT, ViLBERT, VLP, Oscar and UniVL as the files that their own code opens.
 
-Our parameter names are theirs, so that a file differs from a state dict of ours in one point: it holds the word
-embeddings a second time, as the output layer tied to them. Reading is `vlprep.interop.initial`'s.
+Our parameter names are theirs, so that a file differs from a state dict of ours in one point: it holds tied tensors,
+such as the word embeddings and the output layer, under each of their names. Reading is `vlprep.interop.initial`'s.
 """
 
 from __future__ import annotations
@@ -16,24 +16,37 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vlprep.interop.bert_files import ExportedFiles
-from vlprep.interop.bert_names import WORDS
+from vlprep.interop.bert_names import POSITIONS, WORDS
 from vlprep.shards.atomic import clear_errors
 
-System = Literal["lxmert", "vlp", "oscar", "vilbert"]
+System = Literal["lxmert", "vlp", "oscar", "vilbert", "univl"]
 
 FILES: Mapping[System, str] = {
     "lxmert": "model_LXRT.pth",
     "vlp": "model.bin",
     "oscar": "pytorch_model.bin",
     "vilbert": "pretrained_model.bin",
+    "univl": "univl.pretrained.bin",
 }
 """What each system's code calls its checkpoint."""
-_DECODER = "cls.predictions.decoder.weight"
+_SECOND_NAMES = {
+    "cls.predictions.bias": {"cls.predictions.decoder.weight": WORDS},
+    "cls_visual.predictions.bias": {"cls_visual.predictions.weight": "visual.embeddings.word_embeddings.weight"},
+    "decoder.embeddings.LayerNorm.bias": {
+        "decoder.embeddings.word_embeddings.weight": WORDS,
+        "decoder.embeddings.position_embeddings.weight": POSITIONS,
+        "decoder.classifier.cls.predictions.decoder.weight": WORDS,
+    },
+}
+"""Of tied tensors, by a tensor of the module that has them: UniVL's first stage is without these modules."""
 
 
 def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of the system's own class, the tied output layer under its second name."""
-    return {**state, _DECODER: state[WORDS]}
+    """The state dict of the system's own class, tied tensors under their second names too."""
+    tied = {
+        second: first for owner, names in _SECOND_NAMES.items() if owner in state for second, first in names.items()
+    }
+    return {**state, **{second: state[first] for second, first in tied.items()}}
 
 
 def to_hugging_face_lxmert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

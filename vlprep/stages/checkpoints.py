@@ -19,7 +19,7 @@ from vlprep.pretrain.models.kinds import ModelConfig, kind_of
 from vlprep.pretrain.recipe import ModelKind, load_recipe
 from vlprep.pretrain.run_folder import RECIPE_NAME
 
-Format = Literal["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert"]
+Format = Literal["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert", "univl"]
 
 _OPENED_BY: Mapping[Format, tuple[ModelKind, ...]] = {
     "hf": ("single-stream", "lxmert"),
@@ -28,6 +28,7 @@ _OPENED_BY: Mapping[Format, tuple[ModelKind, ...]] = {
     "vlp": ("vlp",),
     "oscar": ("oscar",),
     "vilbert": ("vilbert",),
+    "univl": ("univl",),
 }
 
 
@@ -82,7 +83,7 @@ def export_checkpoint(path: Path, to: Format, out: Path | None = None) -> Export
     found = open_checkpoint(path)
     kind = kind_of(found.model)
     if kind not in _OPENED_BY[to]:
-        fitting = ", ".join(form for form, kinds in _OPENED_BY.items() if kind in kinds)
+        fitting = ", ".join(form for form, kinds in _OPENED_BY.items() if kind in kinds) or "no other code opens it"
         raise SettingsError(f"--to {to} is for models of kind {', '.join(_OPENED_BY[to])}; this is {kind}: {fitting}")
     folder, state = out or found.run / to, read_model(found.checkpoint)
     if to == "uniter":
