@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import psutil
@@ -191,3 +192,20 @@ def test_a_suspended_driver_ages_no_item(tmp_path):
     clock = _WatchClock()
     clock._last -= 3600
     assert clock.look() < 5
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_signal_while_a_worker_is_being_started_ends_the_run_cleanly(tmp_path, monkeypatch, when):
+    start = SpawnProcess.start
+
+    def interrupted(process: SpawnProcess) -> None:
+        if when == "after":
+            start(process)
+        raise SystemExit(143)
+
+    monkeypatch.setattr(SpawnProcess, "start", interrupted)
+    before = set(psutil.Process().children())
+    with pytest.raises(SystemExit):
+        run(spec(tmp_path))
+    _, alive = psutil.wait_procs(set(psutil.Process().children()) - before, timeout=60)
+    assert not alive

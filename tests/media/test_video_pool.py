@@ -314,9 +314,10 @@ def test_ten_thousand_short_videos_leak_nothing(tmp_path):
 
 def peak_memory(path: Path) -> dict[str, int]:
     """Largest resident memory of a fresh decoding process, and ours when it is done, in bytes."""
+    before = set(psutil.Process().children(recursive=True))  # of other tests
     with DecoderPool() as pool:
         last_words(pool.decode([("video", path)], STREAMS))
-        (child,) = psutil.Process().children(recursive=True)
+        (child,) = set(psutil.Process().children(recursive=True)) - before
         status = Path(f"/proc/{child.pid}/status").read_text()
         peak = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
         return {"child": peak, "parent": psutil.Process().memory_info().rss}

@@ -51,11 +51,14 @@ class Slot:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         arguments = (theirs, self._spec, _name_inside(self._device), self._threads)
-        self._process = context.Process(target=child.main, args=arguments, name=f"vlprep {self.name}")
+        process = context.Process(target=child.main, args=arguments, name=f"vlprep {self.name}")
         threads = os.environ.get("OMP_NUM_THREADS", str(self._threads))
-        with _environment({"OMP_NUM_THREADS": threads, **visible_alone(self._device)}):
-            self._process.start()
-        theirs.close()
+        try:
+            with _environment({"OMP_NUM_THREADS": threads, **visible_alone(self._device)}):
+                process.start()
+        finally:  # a signal in the middle of this leaves a process that has to be stopped, or none
+            self._process = process if process.pid is not None else None
+            theirs.close()
 
     def messages(self) -> Iterator[child.Message]:
         """All that the worker has said since the last call."""
