@@ -14,16 +14,17 @@ Shape suffixes: N texts or clips, D size of the joint space.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlprep.pretrain.base import NarratedVideo, Sample
+from vlprep.pretrain.base import NarratedVideo, Objective, Sample
 from vlprep.pretrain.narration import Span
 
 
+@runtime_checkable
 class DualEncoder(Protocol):
     """A model with a joint space; higher dot products are better matches."""
 
@@ -34,8 +35,9 @@ class DualEncoder(Protocol):
         """(N, D) of what `collate_clips` made."""
 
 
-class DualObjective(Protocol):
-    """What an objective that trains a `DualEncoder` has beside the methods of `Objective`."""
+@runtime_checkable
+class DualObjective(Objective, Protocol):
+    """An objective that trains a `DualEncoder`."""
 
     def text(self, ids: NDArray[np.int32]) -> Any:
         """One text, of its piece or word ids without special tokens."""

@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.base import Matcher, Objective
 from vlprep.pretrain.batching import Ints
+from vlprep.pretrain.dual import DualObjective, narrated_clips
+from vlprep.pretrain.dual_scores import embed_clips, embed_texts
 from vlprep.pretrain.loader import Stream
+from vlprep.pretrain.objectives.catalogue import rankers
 from vlprep.pretrain.pair_scores import pair_scores
 from vlprep.pretrain.retrieval import Retrieval, measure
 from vlprep.pretrain.trainer import PretrainStep
 from vlprep.pretrain.validate import WORD_OBJECTIVES, validate
-from vlprep.stages.trained import Trained, open_trained
+from vlprep.stages.trained import Trained, dual_encoder, open_trained
 
 Task = Literal["match", "mlm"]
 
@@ -89,12 +93,38 @@ def evaluate_retrieval(
     as found by the best of them, as COCO's and Flickr30k's tables do.
     """
     trained = open_trained(checkpoint, dataset, device=device)
+    dual = next((objective for objective in trained.objectives.values() if isinstance(objective, DualObjective)), None)
+    if dual is not None:
+        return _of_segments(trained, dual, most, seed)
     matcher = next((objective for objective in trained.objectives.values() if isinstance(objective, Matcher)), None)
-    if matcher is None:
-        raise SettingsError(
-            f"{checkpoint} was trained with {'+'.join(trained.objectives)}, which cannot rank pairs: itm, align,"
-            " lxmert, vilbert, oscar, howto100m, milnce and univl can"
-        )
+    if matcher is not None:
+        return _of_pairs(trained, matcher, most, seed, on_text)
+    raise SettingsError(
+        f"{checkpoint} was trained with {'+'.join(trained.objectives)}, which cannot rank: it takes one of"
+        f" {', '.join(rankers())}"
+    )
+
+
+def _of_segments(trained: Trained, dual: DualObjective, most: int, seed: int) -> RetrievalReport:
+    """Narrated segments and what is said in them, as YouCook2's and MSR-VTT's tables pair clips and texts."""
+    pairs = [
+        (ids, (sample.video, span))
+        for sample in map(trained.corpus.sample, trained.usable_for(dual).tolist())
+        for ids, span in narrated_clips(sample)
+        if sample.video is not None
+    ]
+    if len(pairs) < 2:
+        raise SettingsError("ranking needs at least two narrated segments")
+    chosen = [pairs[place] for place in np.sort(np.random.default_rng(seed).permutation(len(pairs))[:most])]
+    model = dual_encoder(trained)
+    texts_QD = embed_texts(model, dual, [ids for ids, _ in chosen], trained.device)
+    clips_CD = embed_clips(model, dual, [clip for _, clip in chosen], trained.device)
+    return _report(trained, "video", texts_QD @ clips_CD.T, np.eye(len(chosen), dtype=bool))
+
+
+def _of_pairs(
+    trained: Trained, matcher: Matcher, most: int, seed: int, on_text: Callable[[int, int], None]
+) -> RetrievalReport:
     numbers, items = _drawn(trained, matcher, most, seed)
     samples = [trained.corpus.sample(int(number)) for number in numbers]
     _, first, candidate_of = np.unique(items, return_index=True, return_inverse=True)
@@ -107,12 +137,18 @@ def evaluate_retrieval(
         on_text=lambda done: on_text(done, len(samples)),
     )
     right_QC = candidate_of[:, None] == np.arange(len(first))
+    return _report(trained, "image" if samples[0].regions is not None else "video", scores_QC, right_QC)
+
+
+def _report(
+    trained: Trained, seen: Literal["image", "video"], scores_QC: NDArray[np.float32], right_QC: NDArray[np.bool_]
+) -> RetrievalReport:
     return RetrievalReport(
         checkpoint=trained.found.checkpoint,
         held_out=trained.seen_in_training,
-        texts=len(samples),
-        candidates=len(first),
-        seen="image" if samples[0].regions is not None else "video",
+        texts=scores_QC.shape[0],
+        candidates=scores_QC.shape[1],
+        seen=seen,
         text_to_seen=measure(scores_QC, right_QC),
         seen_to_text=measure(scores_QC.T, right_QC.T),
     )

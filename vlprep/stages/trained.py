@@ -16,6 +16,7 @@ from vlprep.pretrain.base import Objective
 from vlprep.pretrain.batching import Ints
 from vlprep.pretrain.checkpoint import read_model
 from vlprep.pretrain.corpus import Mixture
+from vlprep.pretrain.dual import DualEncoder
 from vlprep.pretrain.models.kinds import ModelConfig, build_model
 from vlprep.pretrain.objectives.catalogue import make_objectives
 from vlprep.pretrain.objectives.sequences import SequenceRule
@@ -107,6 +108,12 @@ def open_trained(checkpoint: Path, dataset: Path, *, device: str = "cpu") -> Tra
         seen_in_training=own,
         objectives=make_objectives(recipe.objectives, rule),
     )
+
+
+def dual_encoder(trained: Trained) -> DualEncoder:
+    """The model, which an objective that is a `DualObjective` has trained."""
+    assert isinstance(trained.model, DualEncoder)
+    return trained.model
 
 
 def _require_equal(trained: ModelConfig, wanted: ModelConfig, dataset: Path) -> None:
