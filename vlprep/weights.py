@@ -127,6 +127,14 @@ def load_arrays(path: Path) -> dict[str, Tensor]:
     return named
 
 
+def load_array(path: Path) -> Tensor:
+    """The one array that a file holds by itself (MIL-NCE's `word2vec.pth`), on the CPU; raises as `load_arrays`."""
+    tensor = _as_tensor(_read(path))
+    if tensor is None:
+        raise SettingsError(f"{path}: expected one array")
+    return tensor
+
+
 def _read(path: Path) -> Any:
     import torch  # here, so that modules may name weights without loading torch
 

@@ -20,11 +20,14 @@ Tokenizers (--tokenizer):
   train:8000         WordPiece of that size, trained on the dataset's own texts; nothing is downloaded
   bert-base-uncased  or another name on the Hub, from its cache if it is there
   FILE               a tokenizer.json, or BERT's vocab.txt
+  words:FILE         words with vectors (HowTo100M, MIL-NCE): word2vec's .bin or text, gensim's .kv, MIL-NCE's
+                     dict.npy, or the text store of another dataset
+  words:train:300    the same with vectors of that size trained on the dataset's own texts
 
 \b
 Examples:
   vlprep tokenize coco --tokenizer bert-base-uncased
-  vlprep tokenize howto100m --word-vectors GoogleNews-vectors-negative300.bin
+  vlprep tokenize howto100m --tokenizer words:GoogleNews-vectors-negative300.bin --out howto100m/vlprep/words
 """
 
 
@@ -52,24 +55,26 @@ def tokenize(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Captions and narration of the folder DATASET as piece ids.
+    """Captions and narration of the folder DATASET as piece ids, or as words with vectors.
 
-    Writes Arrow files and tokenizer.json into DATASET/vlprep/text. Texts that were added to the folder since are added
-    to the store by the same command, with the store's own tokenizer.
+    Writes Arrow files and tokenizer.json (or the vectors) into DATASET/vlprep/text. Texts that were added to the folder
+    since are added to the store by the same command, with the store's own tokenizer.
     """
     from vlprep.stages.tokenize_text import tokenize_text, word_coverage
 
     report = tokenize_text(dataset, tokenizer, out=out, overwrite=overwrite)
-    coverage = word_coverage(report.folder, word_vectors) if word_vectors else None
+    coverage = word_coverage(report.folder, word_vectors) if word_vectors else report.coverage
     status = report.status
     if as_json:
-        print_json({**asdict(report), "word_vectors": coverage and _coverage_facts(coverage)})
+        facts_of_store = {name: value for name, value in asdict(report).items() if name != "coverage"}
+        print_json({**facts_of_store, "word_vectors": coverage and _coverage_facts(coverage)})
     else:
+        unit = "word" if report.coverage else "piece"
         facts = [
             ("store", str(report.folder)),
             ("texts", f"{status.rows:,} of {status.planned:,} done, {status.failed:,} failed"),
-            ("tokenizer", f"{tokenizer}, {counted(report.vocabulary, 'piece')}"),
-            ("this run", counted(report.pieces, "piece")),
+            ("tokenizer", f"{tokenizer}, {counted(report.vocabulary, unit)}"),
+            ("this run", counted(report.pieces, unit)),
             ("size", bytes_text(status.bytes)),
         ]
         print_facts([*facts, *(_coverage_lines(coverage) if coverage else [])])
@@ -88,6 +93,6 @@ def _coverage_lines(coverage: Coverage) -> list[tuple[str, str]]:
     unknown = f"{coverage.unknown:,} of {counted(coverage.words, 'word')} ({100 * coverage.unknown_rate:.1f} %)"
     missed = ", ".join(f"{word} {count:,}" for word, count in coverage.most_missed)
     return [
-        ("no vector", f"{unknown}; stop words not counted" + (f": {missed}" if missed else "")),
+        ("no vector", unknown + (f": {missed}" if missed else "")),
         ("silent", f"{coverage.silent:,} of {counted(coverage.texts, 'text')} have no word with a vector"),
     ]

@@ -40,12 +40,10 @@ def give_tokenizer(folder: Path) -> None:
     from vlprep.text.tokenizer import Tokenizer, wordpiece
 
     pieces = [*SPECIALS, *(f"w{number}" for number in range(40))]
-    Tokenizer(wordpiece({piece: number for number, piece in enumerate(pieces)}, lower=True), "x").save(
-        folder / "tokenizer.json"
-    )
+    Tokenizer(wordpiece({piece: number for number, piece in enumerate(pieces)}, lower=True), "x").keep(folder)
     manifest = folder / "store.json"
     content = json.loads(manifest.read_text())
-    content["settings"]["sha256"] = "x"
+    content["settings"] |= {"sha256": "x", "tokenizer": "x"}
     manifest.write_text(json.dumps(content))
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vlprep.errors import SettingsError
 from vlprep.shards import StoreReader
-from vlprep.stages.tokenize_text import open_store_tokenizer, tokenize_text
+from vlprep.stages.tokenize_text import open_store_encoder, open_store_tokenizer, tokenize_text
 
 
 @pytest.fixture
@@ -59,6 +59,32 @@ def test_new_texts_keep_the_trained_tokenizer(folder) -> None:
     again = tokenize_text(folder, "train:100")
     assert again.status.rows == 6
     assert (report.folder / "tokenizer.json").read_bytes() == tokenizer
+
+
+def test_words_with_vectors_trained_on_the_texts_themselves(folder) -> None:
+    report = tokenize_text(folder, "words:train:6", out=folder / "vlprep" / "words")
+    rows = {row["id"]: row for row in StoreReader(report.folder)}
+    encoder = open_store_encoder(report.folder)
+    words = list(encoder.vectors.index)
+    assert [words[number] for number in rows["a.jpg#0"]["token_ids"]] == ["red", "circle"]  # less the stop word
+    assert encoder.table().vectors_VD.shape == (len(words), 6)
+    assert (report.coverage.unknown, report.vocabulary) == (0, len(words))
+    files = {path.name: path.read_bytes() for path in report.folder.iterdir() if path.suffix != ".json"}
+    again = tokenize_text(folder, "words:train:6", out=folder / "vlprep" / "words", overwrite=True)
+    assert {path.name: path.read_bytes() for path in again.folder.iterdir() if path.suffix != ".json"} == files
+
+
+def test_new_texts_and_other_datasets_keep_the_words_of_a_store(folder, tmp_path_factory) -> None:
+    store = tokenize_text(folder, "words:train:6", out=folder / "vlprep" / "words").folder
+    with (folder / "captions.jsonl").open("a") as file:
+        file.write(json.dumps({"image": "b.jpg", "caption": "an Unheard blue"}) + "\n")
+    again = tokenize_text(folder, "words:train:6", out=store)
+    assert (again.status.rows, again.coverage.unknown) == (6, 1)
+    other = tokenize_text(folder, f"words:{store}", out=tmp_path_factory.mktemp("other") / "words")
+    ids = [{row["id"]: row["token_ids"].tolist() for row in StoreReader(made)} for made in (store, other.folder)]
+    assert ids[0] == ids[1]
+    made_by = [json.loads((made / "store.json").read_text())["settings"]["sha256"] for made in (store, other.folder)]
+    assert made_by[0] == made_by[1]
 
 
 def test_a_folder_without_text_says_so(tmp_path) -> None:

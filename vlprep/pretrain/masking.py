@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vlprep.text.words import VectorTable
+
 Ints = NDArray[np.int64]
 
 MASK_RATE = 0.15
@@ -30,6 +32,8 @@ class TextVocabulary:
     """Random replacements are drawn from `first_word` to `size` - 1 (UNITER: from the id of "!", mlm.py:31-40)."""
     class_names: tuple[tuple[int, ...], ...] = ()
     """Pieces of the name of each foreground class, for tags."""
+    vectors: VectorTable | None = None
+    """Where ids are those of words with vectors; there are then no special tokens (-1)."""
 
 
 def generator(seed: int, epoch: int, key: int, objective: str) -> np.random.Generator:

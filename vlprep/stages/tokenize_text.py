@@ -1,14 +1,13 @@
-"""`tokenize`: captions and narration as piece ids, once, into the `text` store.
+"""`tokenize`: captions and narration as piece ids, or as rows of a table of word vectors, once, into a text store.
 
-Fast enough for the driver itself: no workers. The tokenizer is kept beside the store as `tokenizer.json`, so that
-whoever reads the store needs nothing else.
+Fast enough for the driver itself: no workers. The tokenizer (`tokenizer.json`) or the table is kept beside the store,
+so that whoever reads it needs nothing else; a table as large as GoogleNews' stays where it is.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlprep.datasets import Dataset, Item, open_dataset
@@ -16,10 +15,10 @@ from vlprep.errors import SettingsError
 from vlprep.shards import Status, StoreReader, StoreSettings, open_store
 from vlprep.shards.manifest import read_manifest
 from vlprep.shards.schema import text_schema
-from vlprep.text.tokenizer import Tokenizer, open_tokenizer
+from vlprep.text.tokenizer import TOKENIZER_NAME, Tokenizer, open_tokenizer
 from vlprep.text.word_vectors import Coverage, open_word_vectors, split_words, stop_words
+from vlprep.text.words import WordEncoder, is_words, open_store_words, open_words, path_of
 
-TOKENIZER_NAME = "tokenizer.json"
 PART_SIZE = 65_536
 BATCH = 1024
 
@@ -43,6 +42,8 @@ class TextReport:
     vocabulary: int
     pieces: int
     """Of the texts tokenized by this run."""
+    coverage: Coverage | None = None
+    """What of the store's words has no vector, where it is one of words."""
 
 
 def tokenize_text(
@@ -60,19 +61,10 @@ def tokenize_text(
         )
     store_folder = out or folder / "vlprep" / "text"
     made = None if overwrite else _trained_before(store_folder, tokenizer)
-    made = made or open_tokenizer(tokenizer, lambda: (text.text for text in texts))
-    encoded = made.backend.to_str()
-    settings = StoreSettings(
-        kind="text",
-        settings={
-            "tokenizer": made.name,
-            "vocabulary": made.size,
-            "sha256": hashlib.sha256(encoded.encode()).hexdigest(),
-        },
-        weights=None,
-    )
+    made = made or _open(tokenizer, texts)
+    settings = StoreSettings(kind="text", settings=made.settings(), weights=None)
     store = open_store(store_folder, text_schema(), settings, overwrite=overwrite)
-    made.save(store.folder / TOKENIZER_NAME)
+    made.keep(store.folder)
     store.plan([text.id for text in texts], PART_SIZE)
     by_id = {text.id: text for text in texts}
     pieces = 0
@@ -87,7 +79,13 @@ def tokenize_text(
                 for name in ids[start : start + BATCH]:
                     if name not in by_id:
                         writer.fail(name, SettingsError("this text was planned, but is no longer in the folder"))
-    return TextReport(folder=store.folder, status=store.status(), vocabulary=made.size, pieces=pieces)
+    return TextReport(
+        folder=store.folder,
+        status=store.status(),
+        vocabulary=made.size,
+        pieces=pieces,
+        coverage=made.coverage(_stored_texts(store.folder)) if isinstance(made, WordEncoder) else None,
+    )
 
 
 def collect_texts(dataset: Dataset) -> Iterator[Text]:
@@ -116,25 +114,48 @@ def open_store_tokenizer(text_store: Path) -> Tokenizer:
     return open_tokenizer(str(text_store / TOKENIZER_NAME))
 
 
+def open_store_encoder(text_store: Path) -> Tokenizer | WordEncoder:
+    """What a text store was made with, whichever it is."""
+    settings = read_manifest(text_store).settings
+    if is_words(settings["tokenizer"]):
+        return open_store_words(text_store, settings)
+    return Tokenizer(open_store_tokenizer(text_store).backend, settings["tokenizer"])
+
+
 def word_coverage(text_store: Path, vectors: Path) -> Coverage:
     """How many of the store's words have vectors, by HowTo100M's rules: in the text's own case, without stop words.
 
     Raises `SettingsError` where `vectors` is no file of word vectors.
     """
-    texts = StoreReader(text_store).columns(["text"]).column("text")
-    return open_word_vectors(vectors).coverage(split_words(text.as_py(), without=stop_words()) for text in texts)
+    texts = _stored_texts(text_store)
+    return open_word_vectors(vectors).coverage(split_words(text, without=stop_words()) for text in texts)
 
 
-def _trained_before(store_folder: Path, choice: str) -> Tokenizer | None:
+def _stored_texts(text_store: Path) -> Iterator[str]:
+    return (text.as_py() for text in StoreReader(text_store).columns(["text"]).column("text"))
+
+
+def _open(choice: str, texts: Sequence[Text]) -> Tokenizer | WordEncoder:
+    def own() -> Iterator[str]:
+        return (text.text for text in texts)
+
+    if not is_words(choice):
+        return open_tokenizer(choice, own)
+    if (store := path_of(choice)).is_dir():
+        return replace(open_store_words(store, read_manifest(store).settings), name=choice)
+    return open_words(choice, own)
+
+
+def _trained_before(store_folder: Path, choice: str) -> Tokenizer | WordEncoder | None:
     """The store's own tokenizer, if it was trained by the same choice: texts that are new in the folder must not
     retrain it, since that would change the ids of all the others."""
     try:
         made_by = read_manifest(store_folder).settings.get("tokenizer")
     except SettingsError:
         return None
-    if made_by != choice or not choice.startswith("train:"):
+    if made_by != choice or not choice.startswith(("train:", "words:train:")):
         return None
-    return Tokenizer(open_store_tokenizer(store_folder).backend, choice)
+    return open_store_encoder(store_folder)
 
 
 def _row(text: Text, token_ids: Sequence[int]) -> dict[str, object]:

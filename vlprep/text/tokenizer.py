@@ -7,17 +7,20 @@ dataset's own texts, which needs no download and is the same for the same texts.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from vlprep.errors import SettingsError
 
+TOKENIZER_NAME = "tokenizer.json"
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -55,9 +58,14 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.backend.decode(list(ids)))
 
-    def save(self, path: Path) -> None:
-        """Write a `tokenizer.json`."""
-        self.backend.save(str(path), pretty=False)
+    def settings(self) -> dict[str, Any]:
+        """What a store says of it: stores of one `sha256` have the same ids."""
+        digest = hashlib.sha256(self.backend.to_str().encode()).hexdigest()
+        return {"tokenizer": self.name, "vocabulary": self.size, "sha256": digest}
+
+    def keep(self, folder: Path) -> None:
+        """Write `tokenizer.json` into a folder."""
+        self.backend.save(str(folder / TOKENIZER_NAME), pretty=False)
 
 
 def open_tokenizer(choice: str, texts: Callable[[], Iterable[str]] | None = None) -> Tokenizer:
@@ -74,7 +82,7 @@ def open_tokenizer(choice: str, texts: Callable[[], Iterable[str]] | None = None
     if path.suffix == ".txt":
         backend = _from_vocab(path)
     elif path.suffix == ".json" or path.exists():
-        backend = _from_json(path / "tokenizer.json" if path.is_dir() else path)
+        backend = _from_json(path / TOKENIZER_NAME if path.is_dir() else path)
     else:
         backend = _from_hub(choice)
     missing = [token for token in SPECIALS if backend.token_to_id(token) is None]
@@ -132,7 +140,7 @@ def _from_hub(name: str) -> Backend:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     def locate(*, offline: bool) -> Backend:
-        return Backend.from_file(hf_hub_download(name, "tokenizer.json", local_files_only=offline))
+        return Backend.from_file(hf_hub_download(name, TOKENIZER_NAME, local_files_only=offline))
 
     try:
         return locate(offline=True)

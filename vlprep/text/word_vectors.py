@@ -1,9 +1,10 @@
 """Word vectors (word2vec) for narration, as HowTo100M-style models read it.
 
-Files: the original binary (`GoogleNews-vectors-negative300.bin`, also gzipped), its text form, and gensim's own `.kv`.
-The first reading turns any of them into a folder with `words.txt` and `vectors.npy` under the cache; from then on the
-matrix is memory-mapped, so that many processes share one copy and start in a second. gensim's own format is a pickle;
-it is read by a loader that builds arrays only.
+Files: the original binary (`GoogleNews-vectors-negative300.bin`, also gzipped), its text form, gensim's own `.kv`, and
+MIL-NCE's dictionary (`dict.npy`, `s3d_dict.npy`: words only, with the vectors of `word2vec.pth` where that lies beside
+it). The first reading turns any of them into a folder with `words.txt` and `vectors.npy` under the cache; from then on
+the matrix is memory-mapped, so that many processes share one copy and start in a second. gensim's own format is a
+pickle; it is read by a loader that builds arrays only.
 
 Rules of the published code: words are runs of `[\\w']+` (HowTo100M youtube_dataloader.py, S3D_HowTo100M s3dg.py), in
 the text's own case for word2vec (HowTo100M, MIL-NCE) and lower case for s3dg.py; a word without a vector is left out;
@@ -33,8 +34,12 @@ from numpy.typing import NDArray
 
 from vlprep import safe_pickle
 from vlprep.errors import SettingsError
+from vlprep.weights import load_array
 
 WORD = re.compile(r"[\w']+")
+WORDS_NAME, VECTORS_NAME = "words.txt", "vectors.npy"
+"""One word a line, row by row, and the (V, D) matrix."""
+MIL_NCE_VECTORS = "word2vec.pth"
 
 _GENSIM = frozenset({"gensim.models.keyedvectors", "gensim.models.word2vec"})
 
@@ -77,6 +82,7 @@ class WordVectors:
 
     @property
     def dim(self) -> int:
+        """0 for a dictionary without vectors."""
         return int(self.vectors_VD.shape[1])
 
     def ids(self, words: Iterable[str], max_words: int | None = None) -> NDArray[np.int64]:
@@ -122,8 +128,25 @@ def open_word_vectors(path: Path, cache_folder: Path | None = None) -> WordVecto
     if not folder.is_dir():
         words, vectors_VD = _read(path)
         _write_cache(folder, words, vectors_VD)
-    words = folder.joinpath("words.txt").read_text("utf-8").split("\n")
-    return WordVectors({word: row for row, word in enumerate(words)}, np.load(folder / "vectors.npy", mmap_mode="r"))
+    return read_word_folder(folder)
+
+
+def read_word_folder(folder: Path) -> WordVectors:
+    """Raises `SettingsError` where `WORDS_NAME` or `VECTORS_NAME` is missing."""
+    try:
+        words = folder.joinpath(WORDS_NAME).read_text("utf-8").split("\n")
+        vectors_VD = np.load(folder / VECTORS_NAME, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{folder}: no folder of word vectors ({error})") from error
+    return WordVectors({word: row for row, word in enumerate(words)}, vectors_VD)
+
+
+def write_word_folder(folder: Path, words: Iterable[str], vectors_VD: NDArray[np.float32]) -> None:
+    """What `read_word_folder` reads, into a folder; the vectors may be the very ones that are mapped from there."""
+    folder.joinpath(WORDS_NAME).write_text("\n".join(words), "utf-8")
+    unfinished = folder / f"unfinished-{VECTORS_NAME}"
+    np.save(unfinished, np.asarray(vectors_VD, np.float32))
+    unfinished.replace(folder / VECTORS_NAME)
 
 
 def _default_cache() -> Path:
@@ -142,11 +165,13 @@ def _read(path: Path) -> tuple[list[str], NDArray[np.float32]]:
         start = file.read(4096)
     if start[:1] == b"\x80":
         return _read_gensim(path)
+    if start[:6] == b"\x93NUMPY":
+        return _read_dictionary(path)
     header = start.split(b"\n", 1)[0].split()
     if len(header) != 2 or not all(field.isdigit() for field in header):
         raise SettingsError(
             f"{path}: not word vectors; expected word2vec's binary or text form (first line: words, dimensions) "
-            "or gensim's .kv"
+            "gensim's .kv, or MIL-NCE's dict.npy"
         )
     return _read_word2vec(path, binary=_is_binary(start))
 
@@ -180,13 +205,31 @@ def _read_gensim(path: Path) -> tuple[list[str], NDArray[np.float32]]:
     return list(words), vectors
 
 
+def _read_dictionary(path: Path) -> tuple[list[str], NDArray[np.float32]]:
+    """Word number i has row i + 1, row 0 is the padding (MIL-NCE video_loader.py:44-47)."""
+    try:
+        listed = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise SettingsError(f"{path}: not an array of words ({error})") from error
+    if listed.dtype.kind != "U" or listed.ndim != 1:
+        raise SettingsError(f"{path}: {listed.dtype} {listed.shape}, not a list of words; expected dict.npy")
+    words = ["", *listed.tolist()]
+    beside = path.with_name(MIL_NCE_VECTORS)
+    if not beside.is_file():
+        return words, np.empty((len(words), 0), np.float32)
+    vectors_VD = load_array(beside).numpy()
+    if vectors_VD.ndim != 2 or len(vectors_VD) != len(words):
+        found = " x ".join(map(str, vectors_VD.shape))
+        raise SettingsError(f"{beside}: {found}, but {path.name} has {len(words) - 1} words, and a row for padding")
+    return words, vectors_VD
+
+
 def _write_cache(folder: Path, words: list[str], vectors_VD: NDArray[np.float32]) -> None:
     """Whole or not at all: a folder of another name, renamed when complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as temporary:
         made = Path(temporary) / "made"
         made.mkdir()
-        made.joinpath("words.txt").write_text("\n".join(words), "utf-8")
-        np.save(made / "vectors.npy", np.asarray(vectors_VD, np.float32))
+        write_word_folder(made, words, vectors_VD)
         if not folder.is_dir():
             made.rename(folder)
