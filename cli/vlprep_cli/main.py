@@ -39,6 +39,7 @@ _COMMANDS = {
     "tokenize": LazyCommand("vlprep_cli.tokenize:tokenize", "Captions and narration as piece ids."),
     "pretrain": LazyCommand("vlprep_cli.pretrain:pretrain", "Train a model on the stores of one or more datasets."),
     "evaluate": LazyCommand("vlprep_cli.evaluate:evaluate", "Retrieval, matching and hidden words of a trained model."),
+    "embed": LazyCommand("vlprep_cli.embed:embed", "Narrated segments of videos as vectors of a trained model."),
     "objectives": LazyCommand("vlprep_cli.objectives:objectives", "The pretraining tasks, with their formulae."),
     "checkpoint": LazyCommand("vlprep_cli.checkpoint:checkpoint", "Look at a run's checkpoints, export its weights."),
     "show": LazyCommand("vlprep_cli.show:show", "One image with its regions, or one video with its tokens or clips."),

@@ -96,6 +96,11 @@ class VideoCorpus:
     def items(self) -> Ints:
         return self._rows_SF[:, 0]
 
+    def text_rows(self, number: int) -> Ints:
+        """(N,) rows of the text store with the segments of a sample."""
+        rows: Ints = self._texts[int(self._starts[number]) : int(self._starts[number + 1])]
+        return rows
+
     def sample(self, number: int) -> Sample:
         rows = [store[int(row)] for store, row in zip(self.features, self._rows_SF[number], strict=True)]
         segments = slice(int(self._starts[number]), int(self._starts[number + 1]))
@@ -103,6 +108,6 @@ class VideoCorpus:
             features_CD=tuple(row["features"] for row in rows),
             times_C2=tuple(row["times"] for row in rows),
             spans_N2=self._spans_2[segments],
-            texts=tuple(self.text[row]["token_ids"] for row in self._texts[segments].tolist()),
+            texts=tuple(self.text[row]["token_ids"] for row in self.text_rows(number).tolist()),
         )
         return Sample(key=number, video=video)

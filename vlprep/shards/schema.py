@@ -123,6 +123,25 @@ def text_schema() -> pa.Schema:
     )
 
 
+def embeddings_schema(size: int) -> pa.Schema:
+    """A video with N narrated segments in a model's joint space of D numbers.
+
+    - `times` (N, 2) float64: start and end of each segment in seconds.
+    - `clips` (N, D) and `texts` (N, D) float32: what is seen and what is said then; their dot product is the score.
+    - `text_rows` (N,) int64: rows of the text store with what is said.
+    """
+    return _schema(
+        "embeddings",
+        [
+            *_item_fields(),
+            _vectors("times", pa.float64(), 2),
+            _vectors("clips", pa.float32(), size),
+            _vectors("texts", pa.float32(), size),
+            _values("text_rows", pa.int64()),
+        ],
+    )
+
+
 def column_types(schema: pa.Schema) -> dict[str, str]:
     """Column names and types as text, as `store.json` keeps them."""
     return {field.name: str(field.type) + ("" if field.nullable else " not null") for field in schema}

@@ -15,7 +15,7 @@ from vlprep.errors import SettingsError
 from vlprep.pretrain.base import Objective
 from vlprep.pretrain.batching import Ints
 from vlprep.pretrain.checkpoint import read_model
-from vlprep.pretrain.corpus import Mixture
+from vlprep.pretrain.corpus import Mixture, SampleSource
 from vlprep.pretrain.dual import DualEncoder
 from vlprep.pretrain.models.kinds import ModelConfig, build_model
 from vlprep.pretrain.objectives.catalogue import make_objectives
@@ -49,15 +49,21 @@ class Trained:
     """Whether the dataset is of the run's own: then `samples` are its held-out ones."""
     objectives: Mapping[str, Objective]
 
+    def own_corpus(self) -> SampleSource:
+        """The dataset's own samples, where there is one dataset only."""
+        (corpus,) = self.corpus.corpora
+        return corpus
+
     def usable_for(self, objective: Objective) -> Ints:
         """Numbers of the samples that have what an objective needs."""
         return np.intersect1d(self.corpus.usable_for(objective.needs()), self.samples)
 
 
-def open_trained(checkpoint: Path, dataset: Path, *, device: str = "cpu") -> Trained:
+def open_trained(checkpoint: Path, dataset: Path, *, device: str = "cpu", everything: bool = False) -> Trained:
     """Load a run's newest checkpoint (or the one given) and open a dataset's stores as its recipe reads them.
 
-    Of a dataset that the run was trained on, the items that it held out are used, of any other all.
+    Of a dataset that the run was trained on, the items that it held out are used, of any other all; with `everything`
+    all of either.
 
     Raises `SettingsError` where there is no checkpoint, a store is missing, or the stores are not like those that the
     model was trained on: another tokenizer, vocabulary, or size of features.
@@ -66,7 +72,7 @@ def open_trained(checkpoint: Path, dataset: Path, *, device: str = "cpu") -> Tra
     recipe = load_recipe(str(found.run / RECIPE_NAME))
     trained_on = read_run_data(found.run)
     folder = str(dataset.resolve())
-    own = folder in trained_on.datasets
+    own = folder in trained_on.datasets and not everything
     # held-out items are chosen by number, so that the numbering has to be the run's
     folders = [Path(name) for name in trained_on.datasets] if own else [dataset]
     stores = [find_stores(one, recipe) for one in folders]
