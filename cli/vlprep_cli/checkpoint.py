@@ -61,7 +61,7 @@ def _facts(found: RunCheckpoint) -> list[tuple[str, str]]:
         ("checkpoint", f"{found.checkpoint.name} ({bytes_text(found.bytes)})"),
         ("seen", f"{counted(state.samples, 'sample')}, {counted(state.tokens, 'token')}{skipped}"),
         ("kept", f"steps {', '.join(f'{step:,}' for step in found.steps)}"),
-        ("encoder", f"{sizes.layers} layers, {sizes.hidden} wide, {sizes.heads} heads"),
+        *([("encoder", f"{sizes.layers} layers, {sizes.hidden} wide, {sizes.heads} heads")] if sizes else []),
         ("inputs", ", ".join(f"{size:,} {name}" for name, size in inputs.items() if size)),
         ("size", counted(found.parameters, "parameter")),
     ]
@@ -72,7 +72,7 @@ def _facts(found: RunCheckpoint) -> list[tuple[str, str]]:
 @click.option(
     "--to",
     "form",
-    type=click.Choice(["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert", "univl"]),
+    type=click.Choice(["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert", "univl", "howto100m"]),
     required=True,
     help="Whose format.",
 )

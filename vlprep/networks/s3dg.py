@@ -45,12 +45,13 @@ def make_trunk(stem: Stem) -> nn.Sequential:
         convolution = Conv3dNormActivation(3, 64, (4, 8, 8), 2, 0, norm_layer=norm)
         trunk[0] = nn.Sequential(OrderedDict([("same", same), *convolution.named_children()]))
     for position in _POOLS:
-        trunk[position] = PlanarMaxPool3d(trunk[position].kernel_size, trunk[position].stride, same=True)
-    trunk[3].append(_Gate(192))
-    for position in _BLOCKS.values():
-        block = trunk[position]
-        for branch in (block.branch0, block.branch1, block.branch2, block.branch3):
-            branch.append(_Gate(_channels(branch)))
+        pool = trunk[position]
+        assert isinstance(pool, nn.MaxPool3d)
+        trunk[position] = PlanarMaxPool3d(pool.kernel_size, pool.stride, same=True)
+    gated = [trunk[3], *(branch for position in _BLOCKS.values() for branch in trunk[position].children())]
+    for layers in gated:
+        assert isinstance(layers, nn.Sequential)
+        layers.append(_Gate(_channels(layers)))
     return trunk
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -68,6 +69,8 @@ class NarratedVideo:
     """Start and end of each segment in seconds."""
     texts: tuple[NDArray[np.int32], ...]
     """(N) piece or word ids of each segment, without special tokens."""
+    file: Path | None = None
+    """Where its frames are, for the systems that decode clips themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +196,8 @@ class MicroBatch:
     real_tokens: int
     term_counts: Mapping[str, float] = field(default_factory=dict)
     """The same for each of `Loss.terms`."""
+    left_out: int = 0
+    """Samples that were to be in it and whose files turned out to be of no use."""
 
     @property
     def counts(self) -> dict[str, float]:
@@ -232,13 +237,15 @@ class Objective(Protocol):
     def name(self) -> str: ...
 
     def needs(self) -> frozenset[str]:
-        """Of `text`, `regions`, `class_probs`, `visual_tokens`, `video`, `words`: what a sample must have. `video` is
-        `Sample.video`, narration included; with `words` its ids are rows of a table of word vectors.
+        """Of `text`, `regions`, `class_probs`, `visual_tokens`, `video`, `words`, `frames`: what a sample must have.
+        `video` is `Sample.video`, narration included; with `words` its ids are rows of a table of word vectors, with
+        `frames` it has its file and no features.
         """
 
     def example(self, sample: Sample, draw: np.random.Generator, other: Sample | None) -> Any:
         """Mask one sample. `draw` is a pure function of (seed, epoch, sample.key, name); `other` is a sample of another
-        item for objectives that pair (`itm`, `align`), None for the rest."""
+        item for objectives that pair (`itm`, `align`), None for the rest. A sample whose file turns out to be of no use
+        raises `ItemError`; it is left out and counted."""
 
     def collate(self, examples: list[Any]) -> MicroBatch:
         """Pack examples; CPU tensors."""

@@ -31,6 +31,8 @@ class DatasetStores:
     tokens: Path | None = None
     features: tuple[Path, ...] = ()
     """Of clips, one store an encoder."""
+    videos: Path | None = None
+    """The dataset's folder, where clips are decoded from its files."""
 
 
 class SampleSource(Protocol):

@@ -70,7 +70,7 @@ def gathered(rows_NX: Tensor) -> tuple[Tensor, slice]:
     dist.all_gather(counts, count)
     sizes = torch.cat(counts).tolist()
     begin = sum(sizes[: dist.get_rank()])
-    all_rows: Tensor = _Gather.apply(rows_NX, sizes, begin)  # type: ignore[no-untyped-call]
+    all_rows: Tensor = _Gather.apply(rows_NX, sizes, begin)
     return all_rows, slice(begin, begin + len(rows_NX))
 
 

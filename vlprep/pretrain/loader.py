@@ -6,16 +6,20 @@ what was made ahead of a crash is made again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vlprep.errors import SettingsError
+from vlprep.errors import ItemError, SettingsError, VlprepError
 from vlprep.pretrain.base import MicroBatch, Objective
 from vlprep.pretrain.batching import Batches, BatchSettings, Ints, ObjectiveSchedule
 from vlprep.pretrain.corpus import Mixture
 from vlprep.pretrain.masking import generator
+
+log = logging.getLogger(__name__)
 
 VALIDATION_EPOCH = 2**32 - 1
 """The epoch that validation's masks and batches belong to: always the same ones."""
@@ -54,12 +58,18 @@ class Stream:
     def make(self, samples: Ints, epoch: int, turn: int = 0) -> MicroBatch:
         """These samples as a micro-batch."""
         name = f"{self.objective.name} {turn}" if turn else self.objective.name
-        examples = []
+        examples, unusable = [], []
         for number in samples.tolist():
             draw = generator(self.seed, epoch, number, name)
             other = self.corpus.other(number, self.samples, draw) if pairs(self.objective) else None
-            examples.append(self.objective.example(self.corpus.sample(number), draw, other))
-        return self.objective.collate(examples)
+            try:
+                examples.append(self.objective.example(self.corpus.sample(number), draw, other))
+            except ItemError as error:
+                log.warning("left out: %s", error)
+                unusable.append(error)
+        if not examples:
+            raise VlprepError(f"not one sample of a micro-batch of {len(unusable)} is of use; the last: {unusable[-1]}")
+        return replace(self.objective.collate(examples), left_out=len(unusable))
 
 
 class StepBatches(Dataset[MicroBatch]):

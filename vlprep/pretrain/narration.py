@@ -44,3 +44,31 @@ def widened(spans_N2: NDArray[np.float32], segment: int, min_seconds: float) -> 
             last += 1
             joined.append(last)
     return joined, (starts[first], ends[last])
+
+
+def nearest(spans_N2: NDArray[np.float32], segment: int, count: int) -> list[int]:
+    """The `count` consecutive segments that are nearest in time to one of them, itself included.
+
+    As published (MIL-NCE video_loader.py:118-143): each time the neighbour comes next with which the whole is shorter,
+    the later one of two alike; once the first segment of the video is among them the first ones are taken, once the
+    last one is, the last ones. A video with fewer segments has its first or last more than once.
+    """
+    first = last = segment
+    starts, ends = spans_N2[:, 0].tolist(), spans_N2[:, 1].tolist()
+    while last - first + 1 < count and first > 0:
+        if last + 1 == len(starts):
+            first = last + 1 - count
+        elif ends[last] - starts[first - 1] < ends[last + 1] - starts[first]:
+            first -= 1
+        else:
+            last += 1
+    return [min(max(place, 0), len(starts) - 1) for place in range(first, first + count)]
+
+
+def stretched(span: Span, min_seconds: float) -> Span:
+    """A span made as long to both sides, not before the video's start (MIL-NCE video_loader.py:144-150)."""
+    start, end = span
+    if end - start >= min_seconds:
+        return span
+    start = max(0.0, start - (min_seconds - end + start) / 2)
+    return start, start + min_seconds

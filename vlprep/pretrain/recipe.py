@@ -17,12 +17,13 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from vlprep.errors import SettingsError
 from vlprep.pretrain.attention import Backend
 from vlprep.pretrain.batching import BatchSettings
+from vlprep.pretrain.clip_reader import ClipSettings
 from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.places import CorpusSettings
 
 T = TypeVar("T")
 
-ModelKind = Literal["single-stream", "lxmert", "vlp", "oscar", "vilbert", "univl", "cbt"]
+ModelKind = Literal["single-stream", "lxmert", "vlp", "oscar", "vilbert", "univl", "cbt", "hero", "milnce", "howto100m"]
 
 SIZES: Mapping[str, Mapping[str, int]] = {
     "tiny": {"layers": 2, "hidden": 128, "heads": 4, "intermediate": 512},
@@ -73,6 +74,16 @@ class ModelSettings:
     """`single-stream`: a projection of region features that is not loaded from `init` begins centred on their mean
     (not published; small models that learn from nothing look sooner).
     """
+    word_dim: int = 300
+    """`milnce`, as the next three: size of the word vectors, …"""
+    joint: int = 512
+    """… of the space in which texts and clips are compared (also `howto100m`), …"""
+    freeze_words: bool = True
+    """… whether words keep the vectors that they begin with, …"""
+    trunk: Literal["", "plain", "space-to-depth"] = ""
+    """… and the stem of the video network that is trained with it, end to end: that of the training repository, or of
+    `s3d_howto100m.pth`. None where features come from a store.
+    """
     init: str = ""
     """Weights to start from: `bert-base-uncased`, a Hugging Face folder, `uniter-base.pt`, a run's folder."""
 
@@ -110,13 +121,29 @@ class ObjectiveSettings:
     only_matched: bool = True
     """`vilbert`: learn from the masks of matching pairs only (--objective 1)."""
     max_words: int = 48
-    """`univl`, `cbt`: pieces of a text, special ones included; what is longer is cut."""
+    """`univl`, `cbt`, `milnce`, `howto100m`: pieces (words) of a text, special ones included; what is longer is cut."""
     max_clips: int = 64
     """`univl`, `cbt`: clips of a segment, its first."""
     min_seconds: float = 5.0
-    """`univl`, `cbt`: shorter segments are joined with their neighbours until they are as long."""
+    """`univl`, `cbt`, `howto100m`: shorter segments are joined with their neighbours until they are as long; `milnce`:
+    stretched.
+    """
     neighbours: int = 3
     """`univl`: consecutive segments of a video that are drawn together."""
+    candidates: int = 4
+    """`milnce`, as the next three: texts that may belong to a clip (5 in the paper)."""
+    positives: Literal["once", "twice"] = "once"
+    """How often they count in the loss's denominator: once in the paper, twice in the published code."""
+    gather: bool = True
+    """(also `howto100m`) Whether the clips of all processes are negatives of each other."""
+    clips: ClipSettings = field(default_factory=ClipSettings)
+    """`milnce-end-to-end`: how they are decoded."""
+    pairs: int = 64
+    """`howto100m`, as the next two: segments drawn of each video, …"""
+    margin: float = 0.1
+    """… by how much a pair is to be nearer than what does not belong together, …"""
+    hard_negatives: float = 0.5
+    """… and the weight of all other pairs of the same video."""
     hide_text: float = 0.15
     """`univl`: share of the videos whose narration only the decoder sees."""
     learn_padding: bool = False
@@ -131,7 +158,11 @@ class OptimiserSettings:
     text_lr: float = 1.0
     """`univl`: the text encoder's learning rate as a share of it (its authors' coef_lr)."""
     warmup: int = 10_000
-    """Steps of linear warm-up, then linear decay to 0 at the last step."""
+    """Steps of linear warm-up."""
+    schedule: Literal["linear", "cosine", "exponential"] = "linear"
+    """What comes after it until the last step: down to 0, or by equal factors down to `final_lr`."""
+    final_lr: float = 0.2
+    """`exponential`: share of `lr` at the last step (HowTo100M's 0.9 an epoch is 0.2 after 15 of them)."""
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     weight_decay: float = 0.01

@@ -16,11 +16,13 @@ from vlprep.errors import SettingsError
 from vlprep.pretrain.base import Objective, StoreFacts
 from vlprep.pretrain.batching import ObjectiveSchedule
 from vlprep.pretrain.corpus import Corpus, DatasetStores, Mixture, SampleSource
+from vlprep.pretrain.file_corpus import FileCorpus
 from vlprep.pretrain.loader import StepBatches, Stream, token_counts
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.kinds import KINDS, ModelConfig
 from vlprep.pretrain.objectives.catalogue import make_objectives, require_kind
 from vlprep.pretrain.objectives.sequences import SequenceRule
+from vlprep.pretrain.places import CorpusSettings
 from vlprep.pretrain.recipe import Recipe
 from vlprep.pretrain.video_corpus import VideoCorpus
 
@@ -97,8 +99,14 @@ def mean_region(prepared: Prepared) -> NDArray[np.float32]:
 
 
 def open_corpora(stores: Sequence[DatasetStores], recipe: Recipe) -> list[SampleSource]:
-    """Videos whole with their narration where there are stores of clip features, else segments or images."""
-    return [(VideoCorpus if dataset.features else Corpus)(dataset, recipe.data) for dataset in stores]
+    return [_open(dataset, recipe.data) for dataset in stores]
+
+
+def _open(stores: DatasetStores, settings: CorpusSettings) -> SampleSource:
+    """Videos whole with their narration, as files or from stores of clip features; else segments or images."""
+    if stores.videos is not None:
+        return FileCorpus(stores, settings)
+    return (VideoCorpus if stores.features else Corpus)(stores, settings)
 
 
 def held_out(corpus: Mixture, share: float) -> NDArray[np.bool_]:

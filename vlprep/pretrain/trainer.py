@@ -47,6 +47,8 @@ class Logged:
     """Share of the time that went into waiting for batches."""
     skipped: int
     """Steps not taken since the run began."""
+    left_out: int
+    """Samples, of all processes, whose files turned out to be of no use in these steps."""
     seconds_left: float
 
 
@@ -65,6 +67,7 @@ class _Interval:
     sums: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
+    left_out: int = 0
     waited: float = 0.0
     began: float = field(default_factory=time.perf_counter)
     steps: int = 0
@@ -182,9 +185,11 @@ class Trainer:
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = lr * parameters["lr_share"]
         # a step trains one objective, so that all of its micro-batches count the same terms
-        sizes = [(batch.real_tokens, len(batch.inputs.lengths_B), *batch.counts.values()) for batch in group]
+        sizes = [
+            (batch.real_tokens, len(batch.inputs.lengths_B), batch.left_out, *batch.counts.values()) for batch in group
+        ]
         totals = torch.tensor(sizes, dtype=torch.float64).sum(0).to(self.world.device)
-        tokens, samples, *summed = self.world.add(totals).tolist()
+        tokens, samples, left_out, *summed = self.world.add(totals).tolist()
         counts = dict(zip(group[0].counts, summed, strict=True))
         for number, batch in enumerate(group):
             place = number * self.world.size + self.world.rank
@@ -197,6 +202,7 @@ class Trainer:
             interval.add(batch.objective, mean, loss)
         interval.add_counts(group[0].objective, counts, loss)
         interval.tokens += int(tokens)
+        interval.left_out += int(left_out)
         interval.steps += 1
         taken, interval.grad_norm = self._update()
         self.state = TrainingState(
@@ -250,6 +256,7 @@ class Trainer:
             tokens_per_second=interval.tokens / seconds,
             waiting=interval.waited / seconds,
             skipped=self.state.skipped,
+            left_out=interval.left_out,
             seconds_left=seconds_left,
         )
 

@@ -19,7 +19,7 @@ from vlprep.pretrain.models.kinds import ModelConfig, kind_of
 from vlprep.pretrain.recipe import ModelKind, load_recipe
 from vlprep.pretrain.run_folder import RECIPE_NAME
 
-Format = Literal["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert", "univl"]
+Format = Literal["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert", "univl", "howto100m"]
 
 _OPENED_BY: Mapping[Format, tuple[ModelKind, ...]] = {
     "hf": ("single-stream", "lxmert"),
@@ -29,6 +29,7 @@ _OPENED_BY: Mapping[Format, tuple[ModelKind, ...]] = {
     "oscar": ("oscar",),
     "vilbert": ("vilbert",),
     "univl": ("univl",),
+    "howto100m": ("howto100m",),
 }
 
 
@@ -85,14 +86,15 @@ def export_checkpoint(path: Path, to: Format, out: Path | None = None) -> Export
     if kind not in _OPENED_BY[to]:
         fitting = ", ".join(form for form, kinds in _OPENED_BY.items() if kind in kinds) or "no other code opens it"
         raise SettingsError(f"--to {to} is for models of kind {', '.join(_OPENED_BY[to])}; this is {kind}: {fitting}")
-    folder, state = out or found.run / to, read_model(found.checkpoint)
+    folder, state, sizes = out or found.run / to, read_model(found.checkpoint), found.model.encoder
     if to == "uniter":
         return write_uniter(folder, state)
     if to == "oscar":
-        return write_oscar(folder, state, heads=found.model.encoder.heads)
+        assert sizes is not None
+        return write_oscar(folder, state, heads=sizes.heads)
     if to != "hf":
         return write_published(folder, state, to)
-    sizes = found.model.encoder
+    assert sizes is not None
     if kind == "lxmert":
         return write_hugging_face_lxmert(
             folder, state, heads=sizes.heads, dropout=sizes.dropout, attention_dropout=sizes.attention_dropout

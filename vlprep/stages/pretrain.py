@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,6 +23,7 @@ from vlprep.pretrain.embeddings import VisualTokenEmbeddings
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.config_file import write_model_config
 from vlprep.pretrain.models.kinds import ModelConfig, build_model
+from vlprep.pretrain.models.milnce import MilNce
 from vlprep.pretrain.models.single_stream import SingleStream
 from vlprep.pretrain.objectives.catalogue import make_objectives
 from vlprep.pretrain.objectives.sequences import SequenceRule
@@ -118,11 +120,11 @@ def find_stores(folder: Path, recipe: Recipe) -> DatasetStores:
     wanted = {"regions"} if needs & {"regions", "class_probs"} else set()
     wanted |= {"tokens"} if "visual_tokens" in needs else set()
     wanted |= {"text"} if needs & {"text", "words", "video"} else set()
-    if "video" in needs:
+    if "video" in needs and "frames" not in needs:
         if not recipe.data.features:
             raise SettingsError('data.features names no store of clip features: ["s3d"], for example')
         wanted |= set(recipe.data.features)
-    elif wanted <= {"text"} and not (found["regions"] or found["tokens"]):
+    elif wanted <= {"text"} and "video" not in needs and not (found["regions"] or found["tokens"]):
         wanted.add("regions")
     if missing := [name for name in commands if name in wanted and found[name] is None]:
         lines = "".join(f"\n  {commands[store]}" for store in missing)
@@ -132,6 +134,8 @@ def find_stores(folder: Path, recipe: Recipe) -> DatasetStores:
         )
     if found["text"] is not None and "text" in wanted:
         _require_encoding(found["text"], "+".join(recipe.objectives), words="words" in needs)
+    if "frames" in needs:
+        return DatasetStores(text=found["text"], videos=folder)
     if "video" in needs:
         features = [found[name] for name in recipe.data.features]
         return DatasetStores(text=found["text"], features=tuple(store for store in features if store is not None))
@@ -158,7 +162,7 @@ def text_vocabulary(stores: Sequence[DatasetStores]) -> TextVocabulary:
     tokenizer = open_store_encoder(texts[0])
     if isinstance(tokenizer, WordEncoder):
         return TextVocabulary(
-            size=tokenizer.size, pad=-1, cls=-1, sep=-1, mask=-1, first_word=0, vectors=tokenizer.table()
+            size=tokenizer.size, pad=tokenizer.padding, cls=-1, sep=-1, mask=-1, first_word=0, vectors=tokenizer.table()
         )
     return TextVocabulary(
         size=tokenizer.size,
@@ -261,7 +265,7 @@ def _train(
         write_model_config(folder, config)
         write_run_data(folder, run_data(datasets, stores))
     world.wait()
-    model = _build_model(config, recipe, vocabulary)
+    model = _build_model(config, recipe, vocabulary, words)
     if recipe.model.centre_regions and isinstance(model, SingleStream) and model.config.region_dim:
         model.centre_regions(torch.from_numpy(mean_region(prepared)))
     notes = [load_initial(model, recipe.model.init).summary()] if recipe.model.init and start is None else []
@@ -337,14 +341,25 @@ def _forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _build_model(config: ModelConfig, recipe: Recipe, vocabulary: Vocabulary | None) -> nn.Module:
-    """Seeded initial weights; visual tokens start from their vocabulary's centroids."""
+def _build_model(
+    config: ModelConfig, recipe: Recipe, vocabulary: Vocabulary | None, words: TextVocabulary
+) -> nn.Module:
+    """Seeded initial weights; visual tokens start from their vocabulary's centroids, MIL-NCE's words from their
+    vectors.
+    """
     torch.manual_seed(recipe.train.seed)
     model = build_model(config)
     if vocabulary is not None and isinstance(model, SingleStream):
         embeddings = model.bert["visual_embeddings"]
         assert isinstance(embeddings, VisualTokenEmbeddings)
         embeddings.load_centroids(torch.from_numpy(vocabulary.centroids[-1]))
+    if isinstance(model, MilNce) and words.vectors is not None and words.vectors.dim:
+        model.load_words(torch.from_numpy(words.vectors[np.arange(words.size)]))
+    elif isinstance(model, MilNce) and recipe.model.freeze_words and not recipe.model.init:
+        raise SettingsError(
+            "the words have no vectors and would keep random ones: vlprep tokenize DATASET --tokenizer words:FILE (of"
+            " MIL-NCE's dict.npy with word2vec.pth beside it), --init s3d_howto100m.pth, or model.freeze_words = false"
+        )
     return model
 
 

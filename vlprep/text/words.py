@@ -76,6 +76,11 @@ class WordEncoder:
     def size(self) -> int:
         return len(self.vectors.vectors_VD)
 
+    @property
+    def padding(self) -> int:
+        """The row that MIL-NCE's dictionary has for padding; -1 in tables without one."""
+        return self.vectors.index.get("", -1)
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Row numbers of each text's known words."""
         return [self.vectors.ids(self._words(text)).tolist() for text in texts]

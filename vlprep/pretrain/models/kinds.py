@@ -12,7 +12,10 @@ from vlprep.pretrain.base import StoreFacts
 from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.cbt import Cbt, CbtConfig, cbt_config
+from vlprep.pretrain.models.hero import Hero, HeroConfig, hero_config
+from vlprep.pretrain.models.howto100m import HowTo100M, HowTo100MConfig, howto100m_config
 from vlprep.pretrain.models.lxmert import Lxmert, LxmertConfig, lxmert_config
+from vlprep.pretrain.models.milnce import MilNce, MilNceConfig, milnce_config
 from vlprep.pretrain.models.oscar import Oscar, OscarConfig, oscar_config
 from vlprep.pretrain.models.single_stream import SingleStream, SingleStreamConfig, single_stream_config
 from vlprep.pretrain.models.univl import Univl, UnivlConfig, univl_config
@@ -25,8 +28,8 @@ class ModelConfig(Protocol):
     """What the configurations of all kinds have; each is a frozen dataclass."""
 
     @property
-    def encoder(self) -> EncoderConfig:
-        """Of the text."""
+    def encoder(self) -> EncoderConfig | None:
+        """Of the text; None where that is no transformer."""
         ...
 
     @property
@@ -45,7 +48,10 @@ class Kind:
 KINDS: Mapping[ModelKind, Kind] = {
     "cbt": Kind(CbtConfig, Cbt, cbt_config),
     "single-stream": Kind(SingleStreamConfig, SingleStream, single_stream_config),
+    "hero": Kind(HeroConfig, Hero, hero_config),
     "lxmert": Kind(LxmertConfig, Lxmert, lxmert_config),
+    "howto100m": Kind(HowTo100MConfig, HowTo100M, howto100m_config),
+    "milnce": Kind(MilNceConfig, MilNce, milnce_config),
     "oscar": Kind(OscarConfig, Oscar, oscar_config),
     "univl": Kind(UnivlConfig, Univl, univl_config),
     "vilbert": Kind(VilbertConfig, Vilbert, vilbert_config),

@@ -7,11 +7,15 @@ from dataclasses import dataclass, replace
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.base import Matcher, Objective
+from vlprep.pretrain.clip_reader import ClipReader
 from vlprep.pretrain.dual import DualObjective
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.objectives.cbt import CbtTasks
+from vlprep.pretrain.objectives.frame_order import FrameOrder
+from vlprep.pretrain.objectives.howto100m import RankedPairs
 from vlprep.pretrain.objectives.itm import ImageTextMatching
 from vlprep.pretrain.objectives.lxmert import LxmertTasks
+from vlprep.pretrain.objectives.milnce import DecodedClips, MilNceTask, StoredClips
 from vlprep.pretrain.objectives.mlm import MaskedLanguage
 from vlprep.pretrain.objectives.oscar import OscarTasks
 from vlprep.pretrain.objectives.regions import RegionClasses, RegionDistributions, RegionFeatures
@@ -101,6 +105,21 @@ OBJECTIVES: Mapping[str, ObjectiveEntry] = {
         source="ViLBERT vilbert.py:1490-1600, concept_cap_dataset.py:230-700",
         kind="vilbert",
     ),
+    "howto100m": ObjectiveEntry(
+        make=lambda rule, settings: RankedPairs(
+            vectors=rule.words.vectors,
+            pairs=settings.pairs,
+            max_words=settings.max_words,
+            min_seconds=settings.min_seconds,
+            margin=settings.margin,
+            hard_negatives=settings.hard_negatives,
+            gather=settings.gather,
+        ),
+        systems="HowTo100M",
+        formula="mean over texts i and clips j of w_ij [max(0, m + s_ij - s_ii) + max(0, m + s_ij - s_jj)]",
+        source="howto100m loss.py, youtube_dataloader.py:76-141",
+        kind="howto100m",
+    ),
     "vlp": ObjectiveEntry(
         make=lambda rule, settings: MaskedCaption(rule=rule, left_to_right=settings.left_to_right),
         systems="VLP",
@@ -128,6 +147,29 @@ OBJECTIVES: Mapping[str, ObjectiveEntry] = {
         formula="retrieval + mlm + masked clips by NCE + align + decoder, each the mean over what it counts",
         source="UniVL modules/modeling.py:185-300",
         kind="univl",
+    ),
+    "milnce": ObjectiveEntry(
+        make=lambda rule, settings: MilNceTask.of("milnce", StoredClips(), rule.words, settings),
+        systems="MIL-NCE",
+        formula="mean over clips of -log of the candidates' share of exp(clip . text), all texts and all clips",
+        source="Miech et al. 2020; MIL-NCE_HowTo100M loss.py, video_loader.py",
+        kind="milnce",
+    ),
+    "milnce-end-to-end": ObjectiveEntry(
+        make=lambda rule, settings: MilNceTask.of(
+            "milnce-end-to-end", DecodedClips(ClipReader(settings.clips)), rule.words, settings
+        ),
+        systems="MIL-NCE (end to end)",
+        formula="as milnce; clips are decoded, and the video network is trained",
+        source="Miech et al. 2020; MIL-NCE_HowTo100M loss.py, video_loader.py",
+        kind="milnce",
+    ),
+    "frame-order": ObjectiveEntry(
+        make=lambda rule, settings: FrameOrder(rule=SegmentRule.of(rule.words, settings)),
+        systems="HERO",
+        formula="mean over moved clips of -log p(own place)",
+        source="HERO data/fom.py, model/model.py:298-337",
+        kind="hero",
     ),
     "cbt": ObjectiveEntry(
         make=lambda rule, settings: CbtTasks(segments=SegmentRule.of(rule.words, settings)),
