@@ -72,7 +72,7 @@ def _facts(found: RunCheckpoint) -> list[tuple[str, str]]:
 @click.option(
     "--to",
     "form",
-    type=click.Choice(["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert", "univl", "howto100m"]),
+    type=click.Choice(["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert", "univl", "howto100m", "milnce"]),
     required=True,
     help="Whose format.",
 )

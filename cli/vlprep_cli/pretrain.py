@@ -21,6 +21,7 @@ Examples:
   vlprep pretrain coco --recipe uniter-small
   vlprep pretrain coco sbu --recipe uniter-base --precision bf16 --init bert-base-cased
   vlprep pretrain howto100m --objective mlm+mfm --model small --steps 2000
+  vlprep pretrain howto100m --recipe milnce --end-to-end --init s3d_howto100m.pth --set model.trunk=space-to-depth
   torchrun --nproc-per-node 8 --no-python vlprep pretrain coco --recipe uniter-base
 """
 
@@ -44,6 +45,7 @@ _PLACES = {
 @click.command(epilog=_EPILOG)
 @click.argument("datasets", nargs=-1, type=click.Path(path_type=Path), metavar="[DATASET]...")
 @click.option("--recipe", help="A recipe's name or .toml file.  [default: by the objectives, at laptop size]")
+@click.option("--end-to-end", is_flag=True, help="Decode clips and train the video network too (milnce).")
 @click.option("--objective", help="Such as mlm+mfm, or with weights mlm:2+itm:2+mrfr+mrc-kl.  [default: the recipe's]")
 @click.option("--model", help="tiny, small, base, large, or layers=4,hidden=256,heads=4,intermediate=1024.")
 @click.option("--init", help="Weights to start from: bert-base-uncased, a file, a Hugging Face folder, a run.")
@@ -70,6 +72,7 @@ def pretrain(
     /,
     datasets: Sequence[Path],
     recipe: str | None,
+    end_to_end: bool,
     objective: str | None,
     model: str | None,
     assignments: Sequence[str],
@@ -86,6 +89,7 @@ def pretrain(
     """
     from vlprep.stages.pretrain import pretrain as stage
 
+    recipe = f"{recipe or 'milnce'}-end-to-end" if end_to_end else recipe
     chosen = _recipe(recipe, objective)
     chosen = _sized(chosen, model) if model else chosen
     chosen = _with_options(chosen, options, assignments)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vlprep.errors import SettingsError
+from vlprep.interop import mil_nce
 
 WORDS = "bert.embeddings.word_embeddings.weight"
 POSITIONS = "bert.embeddings.position_embeddings.weight"
@@ -50,6 +51,8 @@ def to_ours(arrays: Mapping[str, Tensor], file: str) -> dict[str, Tensor]:
     Row 0 of the region mask is zero, as UNITER sets it in every forward (model/model.py:255). Raises `SettingsError`
     where a file has different numbers for tensors that the published models tie.
     """
+    if mil_nce.STEM in arrays:
+        return mil_nce.from_mil_nce(arrays)
     ours = {our_name(name): tensor for name, tensor in arrays.items()}
     for second, first in _TIED.items():
         if second not in ours:

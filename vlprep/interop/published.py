@@ -1,4 +1,4 @@
-"""Writing the models of LXMERT, ViLBERT, VLP, Oscar and UniVL as the files that their own code opens.
+"""Writing the models of LXMERT, ViLBERT, VLP, Oscar, UniVL and HowTo100M as the files that their own code opens.
 
 Our parameter names are theirs, so that a file differs from a state dict of ours in one point: it holds tied tensors,
 such as the word embeddings and the output layer, under each of their names. Reading is `vlprep.interop.initial`'s.
@@ -17,9 +17,10 @@ from torch import Tensor
 
 from vlprep.interop.bert_files import ExportedFiles
 from vlprep.interop.bert_names import POSITIONS, WORDS
+from vlprep.interop.mil_nce import to_mil_nce
 from vlprep.shards.atomic import clear_errors
 
-System = Literal["lxmert", "vlp", "oscar", "vilbert", "univl"]
+System = Literal["lxmert", "vlp", "oscar", "vilbert", "univl", "howto100m"]
 
 FILES: Mapping[System, str] = {
     "lxmert": "model_LXRT.pth",
@@ -27,6 +28,7 @@ FILES: Mapping[System, str] = {
     "oscar": "pytorch_model.bin",
     "vilbert": "pretrained_model.bin",
     "univl": "univl.pretrained.bin",
+    "howto100m": "howto100m_pt_model.pth",
 }
 """What each system's code calls its checkpoint."""
 _SECOND_NAMES = {
@@ -60,6 +62,16 @@ def write_published(folder: Path, state: Mapping[str, Tensor], system: System) -
     with clear_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(to_published(state), file)
+    return ExportedFiles(files=(file,), left_out=())
+
+
+def write_mil_nce(folder: Path, state: Mapping[str, Tensor]) -> ExportedFiles:
+    """`s3d_howto100m.pth`, which `S3D.load_state_dict` of the repository with the model's stem takes strictly."""
+    named = {name: tensor.contiguous() for name, tensor in to_mil_nce(state).items()}
+    file = folder / "s3d_howto100m.pth"
+    with clear_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(named, file)
     return ExportedFiles(files=(file,), left_out=())
 
 

@@ -12,14 +12,14 @@ from safetensors import safe_open
 
 from vlprep.errors import SettingsError
 from vlprep.interop.bert_files import ExportedFiles, write_hugging_face, write_uniter
-from vlprep.interop.published import write_hugging_face_lxmert, write_oscar, write_published
+from vlprep.interop.published import write_hugging_face_lxmert, write_mil_nce, write_oscar, write_published
 from vlprep.pretrain.checkpoint import MODEL_NAME, STATE_NAME, TrainingState, checkpoints, read_model, read_state
 from vlprep.pretrain.models.config_file import read_model_config
 from vlprep.pretrain.models.kinds import ModelConfig, kind_of
 from vlprep.pretrain.recipe import ModelKind, load_recipe
 from vlprep.pretrain.run_folder import RECIPE_NAME
 
-Format = Literal["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert", "univl", "howto100m"]
+Format = Literal["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert", "univl", "howto100m", "milnce"]
 
 _OPENED_BY: Mapping[Format, tuple[ModelKind, ...]] = {
     "hf": ("single-stream", "lxmert"),
@@ -29,6 +29,7 @@ _OPENED_BY: Mapping[Format, tuple[ModelKind, ...]] = {
     "oscar": ("oscar",),
     "vilbert": ("vilbert",),
     "univl": ("univl",),
+    "milnce": ("milnce",),
     "howto100m": ("howto100m",),
 }
 
@@ -89,6 +90,8 @@ def export_checkpoint(path: Path, to: Format, out: Path | None = None) -> Export
     folder, state, sizes = out or found.run / to, read_model(found.checkpoint), found.model.encoder
     if to == "uniter":
         return write_uniter(folder, state)
+    if to == "milnce":
+        return write_mil_nce(folder, state)
     if to == "oscar":
         assert sizes is not None
         return write_oscar(folder, state, heads=sizes.heads)
