@@ -236,6 +236,15 @@ def test_the_schedule() -> None:
     assert learning_rate(5, 10, OptimiserSettings(warmup=10, lr=1.0)) == 0.6
 
 
+def test_schedules_by_a_cosine_and_by_equal_factors() -> None:
+    cosine = OptimiserSettings(lr=1.0, warmup=10, schedule="cosine")
+    rates = [learning_rate(step, 110, cosine) for step in (4, 9, 10, 35, 60, 110)]
+    assert rates == pytest.approx([0.5, 1, 1, 0.5 + 0.125**0.5, 0.5, 0])
+    factors = OptimiserSettings(lr=2.0, warmup=0, schedule="exponential", final_lr=0.9**15)
+    epochs = [learning_rate(step, 150, factors) for step in range(0, 151, 10)]
+    assert epochs == pytest.approx([2 * 0.9**epoch for epoch in range(16)])
+
+
 def test_validation_shows_whether_the_image_is_used(stores, tmp_path) -> None:
     settings = replace(TRAIN, steps=250, save_every=250, log_every=250)
     trainer = make_trainer(stores, tmp_path, settings, "mlm itm", dropout=0.0)

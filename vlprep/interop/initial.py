@@ -1,4 +1,4 @@
-"""Starting a model from published weights: BERT's, UNITER's, or those of an earlier run."""
+"""Starting a model from published weights: BERT's, another system's, or those of an earlier run."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class InitialWeights:
 
 
 def load_initial(model: nn.Module, source: str) -> InitialWeights:
-    """Copy into a single-stream model what the source has for it.
+    """Copy into a model what the source has for it.
 
     Args:
-        model: With our parameter names (`vlprep.pretrain.models.single_stream`).
+        model: With our parameter names (`vlprep.pretrain.models`).
         source: `bert-base-uncased` or another name on the Hub (from its cache if it is there), a Hugging Face folder,
             a `.safetensors`, `.bin` or `.pt` file such as `uniter-base.pt`, a run's folder (its newest checkpoint) or
             one of its checkpoints.
@@ -63,9 +63,11 @@ def load_initial(model: nn.Module, source: str) -> InitialWeights:
     file = find_weights(source)
     found = to_ours(load_arrays(file), str(file))
     state = model.state_dict()
-    if WORDS not in found:
-        raise SettingsError(f"--init {source}: {file} is no BERT, UNITER or vlprep checkpoint (it has no {WORDS})")
-    _require_sizes(source, state[WORDS], found[WORDS])
+    first = WORDS if WORDS in state else next(iter(state))  # HowTo100M's texts go through no BERT
+    if first not in found:
+        raise SettingsError(f"--init {source}: {file} is no checkpoint of such a model (it has no {first})")
+    if first == WORDS:
+        _require_sizes(source, state[WORDS], found[WORDS])
     shared = [name for name in state if name in found]
     partly = [name for name in shared if name == POSITIONS and found[name].shape != state[name].shape]
     with torch.no_grad():

@@ -1,6 +1,8 @@
-"""AdamW with UNITER's parameter groups, and its schedule."""
+"""AdamW with UNITER's parameter groups (without weight decay it is Adam), and schedules."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import nn
@@ -30,8 +32,14 @@ def make_optimiser(model: nn.Module, settings: OptimiserSettings) -> torch.optim
 
 
 def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
-    """Linear warm-up to `lr`, then linear decay to 0 after the last step (UNITER optim/sched.py, without its division
-    by zero where warm-up takes the whole run)."""
+    """Linear warm-up to `lr`, then by the schedule until after the last step (UNITER optim/sched.py, without its
+    division by zero where warm-up takes the whole run; MIL-NCE's cosine). HowTo100M's decay, a factor an epoch, is
+    spread over the steps, since an epoch has as many as the dataset has videos."""
     if step < settings.warmup:
         return settings.lr * (step + 1) / settings.warmup
-    return settings.lr * max(0.0, (steps - step) / max(1, steps - settings.warmup))
+    done = min(1.0, (step - settings.warmup) / max(1, steps - settings.warmup))
+    if settings.schedule == "cosine":
+        return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
+    if settings.schedule == "exponential":
+        return float(settings.lr * settings.final_lr**done)
+    return settings.lr * (1 - done)
