@@ -1,7 +1,8 @@
 """Moving scenes with narration: short videos whose every second is known because we drew it.
 
-A story is a chain of shots; in each, one coloured shape crosses the picture. Narration tells two shots at a time. So
-what is masked can be told in part from the neighbouring clip of the same shot, and better from what is said.
+A story is a chain of shots in front of one backdrop; in each, one coloured shape crosses the picture. Narration tells
+two shots at a time. So a clip that is masked can be told in part from its neighbours, which share the backdrop, and
+much better from what is said.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 from vlprep.media.scenes.drawing import render
 from vlprep.media.scenes.layout import COLOURS, SHAPES, Scene, SceneObject
 
-SHOT_SECONDS = 3.0
-"""Two clips of 1.5 seconds, VideoBERT's length."""
+SHOT_SECONDS = 1.5
+"""One of VideoBERT's clips."""
 SHOTS_TOLD_TOGETHER = 2
 _FRAMES_PER_SECOND = 10
 _SIDE, _OBJECT_SIDE = 64, 36
@@ -45,7 +46,7 @@ class Story:
     seed: int
 
 
-def random_story(seed: int, shots: int = 8) -> Story:
+def random_story(seed: int, shots: int = 16) -> Story:
     """Neighbouring shots differ both in shape and in colour."""
     rng = np.random.default_rng([seed, 3])
     chosen: list[Shot] = []
