@@ -115,7 +115,7 @@ class ClipReader:
                 elif isinstance(word, DecodeSummary):
                     return frames, word
         except LostProcessError as lost:
-            self._close()
+            self.close()
             raise ItemError(f"{path}: its decoding process {lost}") from lost
         raise ItemError(f"{path}: its decoding ended without a summary")
 
@@ -124,7 +124,8 @@ class ClipReader:
             self._process, self._owner = DecoderProcess("pyav"), os.getpid()
         return self._process
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End the decoding process; it starts again when it is needed."""
         if self._process is not None:
             self._process.close()
             self._process = None
