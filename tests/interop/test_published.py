@@ -72,7 +72,7 @@ def shapes(state: Mapping[str, torch.Tensor]) -> dict[str, list[int]]:
 
 def zeros(shapes: Mapping[str, list[int]]) -> dict[str, torch.Tensor]:
     """Tensors of any size that take no memory."""
-    return {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
+    return {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
 
 
 @pytest.mark.parametrize("system", BASE)
