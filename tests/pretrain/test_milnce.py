@@ -62,7 +62,7 @@ def test_candidates_are_the_nearest_in_time_as_published() -> None:
     assert nearest(told, 1, 4) == [0, 1, 2, 3]  # the first is reached: the first ones
     assert nearest(told, 5, 3) == [3, 4, 5]
     assert nearest(told[:2], 0, 4) == [0, 1, 1, 1]  # captions repeat
-    assert nearest(told[:2], 1, 4) == [0, 1, 1, 1]
+    assert nearest(told[:2], 1, 4) == [0, 0, 0, 1]
     assert nearest(told[:1], 0, 3) == [0, 0, 0]
 
 
