@@ -114,7 +114,7 @@ def load_arrays(path: Path) -> dict[str, Tensor]:
     Raises:
         SettingsError: Not such a file, damaged, or with contents that only running its code could build.
     """
-    content = _read(path)
+    content = read_plain(path)
     for envelope in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(envelope), Mapping):
             content = content[envelope]
@@ -129,13 +129,14 @@ def load_arrays(path: Path) -> dict[str, Tensor]:
 
 def load_array(path: Path) -> Tensor:
     """The one array that a file holds by itself (MIL-NCE's `word2vec.pth`), on the CPU; raises as `load_arrays`."""
-    tensor = _as_tensor(_read(path))
+    tensor = _as_tensor(read_plain(path))
     if tensor is None:
         raise SettingsError(f"{path}: expected one array")
     return tensor
 
 
-def _read(path: Path) -> Any:
+def read_plain(path: Path) -> Any:
+    """What a file of weights or features holds, whatever its nesting; nothing in it is run. Raises `SettingsError`."""
     import torch  # here, so that modules may name weights without loading torch
 
     if path.suffix == ".safetensors":

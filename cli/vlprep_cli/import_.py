@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vlprep_cli.options import common_options, json_option
-from vlprep_cli.output import print_json
+from vlprep_cli.output import print_facts, print_json
 from vlprep_cli.stage import EXIT_FAILURES, print_report, watched
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def import_() -> None:
     """Features that others have published, as stores.
 
-    A store made here is used like one that `vlprep extract-regions` has made.
+    A store made here is used like one that was extracted from files.
     """
 
 
@@ -73,3 +73,70 @@ def lxmert_tsv(
         print_report(report, "image")
     if report.status.failed:
         ctx.exit(EXIT_FAILURES)
+
+
+_CLIPS_EPILOG = """\b
+Forms of FEATURES:
+  howto100m  youcook_val.pkl (captions in it), MSRVTT_*.pth (--captions MSRVTT_test.csv)
+  UniVL      youcookii_videos_features.pickle (--captions youcookii_data.pickle --only youcookii_val.csv),
+             msrvtt_videos_features.pickle (--captions MSRVTT_JSFUSION_test.csv)
+
+The tokenizer has to be that of the model to be evaluated: the tokenizer.json beside the text store that it was
+trained on, or words:DATASET/vlprep/words.
+
+\b
+Example:
+  vlprep import clip-features youcook youcook_val.pkl --tokenizer words:howto100m/vlprep/words --text words
+  vlprep evaluate retrieval howto100m/vlprep/runs/howto100m youcook
+"""
+
+
+@import_.command("clip-features", epilog=_CLIPS_EPILOG)
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("features", type=click.Path(path_type=Path))
+@click.option("--tokenizer", required=True, help="As of vlprep tokenize.")
+@click.option("--captions", type=click.Path(path_type=Path), help="Where FEATURES has none.")
+@click.option("--only", type=click.Path(path_type=Path), help="A table whose video_id column is the split.")
+@click.option("--store", "stores", multiple=True, help="Names of the stores.  [default: howto100m-2d and -3d, or s3d]")
+@click.option("--text", default="text", help="Name of the text store.")
+@click.option("--overwrite", is_flag=True, help="Begin the stores anew.")
+@json_option
+@common_options
+def clip_features(
+    dataset: Path,
+    features: Path,
+    tokenizer: str,
+    captions: Path | None,
+    only: Path | None,
+    stores: tuple[str, ...],
+    text: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """FEATURES of the clips of a retrieval benchmark (YouCook2, MSR-VTT, LSMDC) with their captions.
+
+    Writes Arrow files into DATASET/vlprep/; the videos themselves are not needed. Clips without a caption and captions
+    without a clip are left out and counted.
+    """
+    from vlprep.stages.import_clips import import_clips
+
+    report = import_clips(
+        dataset,
+        features,
+        tokenizer=tokenizer,
+        captions=captions,
+        only=only,
+        stores=stores,
+        text=text,
+        overwrite=overwrite,
+    )
+    if as_json:
+        print_json(asdict(report))
+        return
+    print_facts(
+        [
+            ("stores", ", ".join(str(store) for store in report.stores)),
+            ("clips", f"{report.clips:,} with a caption, {report.clips_without_text:,} without, left out"),
+            ("captions", f"{report.texts:,} of a clip, {report.texts_without_clip:,} of none, left out"),
+        ]
+    )

@@ -21,7 +21,7 @@ from typing import Any
 
 from vlprep import safe_pickle
 from vlprep.datasets.json_members import index_members, read_member
-from vlprep.datasets.records import Head, fault, read_records, text_of
+from vlprep.datasets.records import Head, fault, read_head, read_records, text_of
 from vlprep.datasets.subtitles import read_subtitles
 
 _TIMES = frozenset(("start", "end"))
@@ -146,3 +146,10 @@ NARRATION_FORMATS = (
     NarrationFormat("pickled narration", _fits_pickle, _open_pickle),
     NarrationFormat("table of segments", _fits_table, _open_table),
 )
+
+
+def open_narration(path: Path) -> Narration | None:
+    """A file of many videos' narration; None where it is of no format above."""
+    head = read_head(path)
+    fitting = next((format_ for format_ in NARRATION_FORMATS if format_.fits(head)), None)
+    return fitting.open(path) if fitting else None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vlprep.datasets import Dataset, Item, open_dataset
 from vlprep.errors import SettingsError
-from vlprep.shards import Status, StoreReader, StoreSettings, open_store
+from vlprep.shards import Status, Store, StoreReader, StoreSettings, open_store
 from vlprep.shards.manifest import read_manifest
 from vlprep.shards.schema import text_schema
 from vlprep.text.tokenizer import TOKENIZER_NAME, Tokenizer, open_tokenizer
@@ -61,9 +61,26 @@ def tokenize_text(
         )
     store_folder = out or folder / "vlprep" / "text"
     made = None if overwrite else _trained_before(store_folder, tokenizer)
-    made = made or _open(tokenizer, texts)
+    made = made or open_encoder(tokenizer, texts)
+    store, pieces = fill_text_store(store_folder, texts, made, overwrite=overwrite)
+    return TextReport(
+        folder=store.folder,
+        status=store.status(),
+        vocabulary=made.size,
+        pieces=pieces,
+        coverage=made.coverage(_stored_texts(store.folder)) if isinstance(made, WordEncoder) else None,
+    )
+
+
+def fill_text_store(
+    folder: Path, texts: Sequence[Text], made: Tokenizer | WordEncoder, *, overwrite: bool = False
+) -> tuple[Store, int]:
+    """Tokenize what the store in `folder` lacks; it and the number of pieces that were added.
+
+    Raises `SettingsError` where the store there has another tokenizer.
+    """
     settings = StoreSettings(kind="text", settings=made.settings(), weights=None)
-    store = open_store(store_folder, text_schema(), settings, overwrite=overwrite)
+    store = open_store(folder, text_schema(), settings, overwrite=overwrite)
     made.keep(store.folder)
     store.plan([text.id for text in texts], PART_SIZE)
     by_id = {text.id: text for text in texts}
@@ -79,13 +96,7 @@ def tokenize_text(
                 for name in ids[start : start + BATCH]:
                     if name not in by_id:
                         writer.fail(name, SettingsError("this text was planned, but is no longer in the folder"))
-    return TextReport(
-        folder=store.folder,
-        status=store.status(),
-        vocabulary=made.size,
-        pieces=pieces,
-        coverage=made.coverage(_stored_texts(store.folder)) if isinstance(made, WordEncoder) else None,
-    )
+    return store, pieces
 
 
 def collect_texts(dataset: Dataset) -> Iterator[Text]:
@@ -135,7 +146,9 @@ def _stored_texts(text_store: Path) -> Iterator[str]:
     return (text.as_py() for text in StoreReader(text_store).columns(["text"]).column("text"))
 
 
-def _open(choice: str, texts: Sequence[Text]) -> Tokenizer | WordEncoder:
+def open_encoder(choice: str, texts: Sequence[Text]) -> Tokenizer | WordEncoder:
+    """The tokenizer, or the words with vectors, that `choice` means; `texts` are what may be trained on."""
+
     def own() -> Iterator[str]:
         return (text.text for text in texts)
 
