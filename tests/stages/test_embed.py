@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from vlprep.shards import StoreReader
 from vlprep.shards.arrays import flat_entries
 from vlprep.stages.embed import embed
 from vlprep.stages.evaluate import evaluate_retrieval
+from vlprep.stages.import_clips import import_clips
 from vlprep.stages.pretrain import pretrain
 from vlprep_cli.main import cli
 
@@ -84,3 +86,19 @@ def test_command(run: Path, videos: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["embed", str(run), str(videos), "--out", str(tmp_path / "store"), "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["segments"] == 36
+
+
+def test_texts_of_one_video_share_a_candidate(run: Path, videos: Path, tmp_path: Path) -> None:
+    """As MSR-VTT has twenty captions a video."""
+    features = tmp_path / "features.pickle"
+    arrays = {f"video{number}": np.random.default_rng(number).normal(size=(6, 16)) for number in range(5)}
+    features.write_bytes(pickle.dumps(arrays))
+    table = tmp_path / "captions.csv"
+    rows = [f"video{number % 5},w{number} w{number + 1}" for number in range(15)]
+    table.write_text("\n".join(["video_id,sentence", *rows]) + "\n")
+    tokenizer = videos / "vlprep" / "text" / "tokenizer.json"
+    import_clips(tmp_path / "set", features, captions=table, tokenizer=str(tokenizer))
+    give_tokenizer(tmp_path / "set" / "vlprep" / "text")
+    report = evaluate_retrieval(run, tmp_path / "set")
+    assert (report.texts, report.candidates) == (15, 5)
+    assert report.seen_to_text.chance[1] == pytest.approx(3 / 15)

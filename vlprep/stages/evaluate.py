@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlprep.errors import SettingsError
-from vlprep.pretrain.base import Matcher, Objective
+from vlprep.pretrain.base import Matcher, NarratedVideo, Objective
 from vlprep.pretrain.batching import Ints
 from vlprep.pretrain.dual import DualObjective, narrated_clips
 from vlprep.pretrain.dual_scores import embed_clips, embed_texts
 from vlprep.pretrain.loader import Stream
+from vlprep.pretrain.narration import Span
 from vlprep.pretrain.objectives.catalogue import rankers
 from vlprep.pretrain.pair_scores import pair_scores
 from vlprep.pretrain.retrieval import Retrieval, measure
@@ -106,20 +107,30 @@ def evaluate_retrieval(
 
 
 def _of_segments(trained: Trained, dual: DualObjective, most: int, seed: int) -> RetrievalReport:
-    """Narrated segments and what is said in them, as YouCook2's and MSR-VTT's tables pair clips and texts."""
-    pairs = [
-        (ids, (sample.video, span))
-        for sample in map(trained.corpus.sample, trained.usable_for(dual).tolist())
-        for ids, span in narrated_clips(sample)
-        if sample.video is not None
-    ]
-    if len(pairs) < 2:
+    """Narrated segments and what is said in them, as YouCook2's and MSR-VTT's tables pair clips and texts; several
+    texts of one segment, or of a whole video, have one candidate.
+    """
+    told: dict[tuple[int, Span], list[NDArray[np.int32]]] = {}
+    for number in trained.usable_for(dual).tolist():
+        for ids, span in narrated_clips(trained.corpus.sample(number)):
+            told.setdefault((number, span), []).append(ids)
+    if len(told) < 2:
         raise SettingsError("ranking needs at least two narrated segments")
-    chosen = [pairs[place] for place in np.sort(np.random.default_rng(seed).permutation(len(pairs))[:most])]
+    order = np.random.default_rng(seed).permutation(len(told))[:most]
+    segments = [list(told)[place] for place in np.sort(order)]
+    texts = [(ids, place) for place, segment in enumerate(segments) for ids in told[segment]]
+    clips = [(_video(trained, number), span) for number, span in segments]
     model = dual_encoder(trained)
-    texts_QD = embed_texts(model, dual, [ids for ids, _ in chosen], trained.device)
-    clips_CD = embed_clips(model, dual, [clip for _, clip in chosen], trained.device)
-    return _report(trained, "video", texts_QD @ clips_CD.T, np.eye(len(chosen), dtype=bool))
+    texts_QD = embed_texts(model, dual, [ids for ids, _ in texts], trained.device)
+    clips_CD = embed_clips(model, dual, clips, trained.device)
+    right_QC = np.array([place for _, place in texts])[:, None] == np.arange(len(segments))
+    return _report(trained, "video", texts_QD @ clips_CD.T, right_QC)
+
+
+def _video(trained: Trained, number: int) -> NarratedVideo:
+    video = trained.corpus.sample(number).video
+    assert video is not None  # the objective needs it
+    return video
 
 
 def _of_pairs(
