@@ -25,7 +25,7 @@ install: $(VENV)/.installed  ## install vlprep and the libraries it needs, in te
 
 dev: $(VENV)/.dev  ## the same, and the tools for tests, lint and types
 
-demo: $(VENV)/.installed  ## render a small dataset, extract its regions, show where the results are
+demo: $(VENV)/.installed  ## render a small dataset, extract its regions, pretrain on them, show where the results are
 	$(BIN)/vlprep demo --out demo
 
 test: $(VENV)/.dev  ## the tests, under 10 minutes on 2 cores

@@ -101,7 +101,7 @@ def pretrain(
             name=_name(recipe, objective),
             resume=resume,
             device=device,
-            on_event=(lambda event: None) if ctx.ensure_object(Speech).quiet else _printer(),
+            on_event=(lambda event: None) if ctx.ensure_object(Speech).quiet else training_lines(),
         )
     except (KeyboardInterrupt, SystemExit):
         command = this_command(ctx, without=("--resume", resume, f"--resume={resume}"))
@@ -150,7 +150,7 @@ def _with_options(recipe: Recipe, options: dict[str, Any], assignments: Sequence
     return with_settings(recipe, [*given, *assignments])
 
 
-def _printer() -> Callable[[PretrainEvent], None]:
+def training_lines() -> Callable[[PretrainEvent], None]:
     """Lines on stderr: what begins, each log interval, validations, checkpoints."""
     from vlprep.pretrain.trainer import Logged, Saved
     from vlprep.pretrain.validate import Validated

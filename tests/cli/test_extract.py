@@ -49,6 +49,21 @@ def test_demo_ends_with_the_shards_and_the_sheet(demo):
     assert "to do" not in run.stdout
 
 
+def test_demo_trains_where_there_is_enough_to_train_on(demo, vlprep, tmp_path):
+    assert "no pretraining" in demo[1].stderr
+    folder = tmp_path / "shapes"
+    result = vlprep("demo", "--out", folder, "--images", "40", "--steps", "3")
+    assert result.exit_code == 0, result.stderr
+    facts = dict(line.split(maxsplit=1) for line in result.stdout.splitlines()[-4:])
+    assert list(facts) == ["training", "metrics", "curves", "checkpoint"]
+    assert "3 steps" in facts["training"]
+    assert "with another's; matching AUC 0." in facts["training"]
+    assert json.loads(Path(facts["metrics"]).read_text().splitlines()[-1])["kind"] == "validation"
+    assert Image.open(facts["curves"]).width > 100
+    assert Path(facts["checkpoint"]).is_dir()
+    assert "step 3  validation" in result.stderr
+
+
 def test_the_same_settings_find_nothing_to_do(document, folder):
     report = document(*extract(folder))
     assert (report["done"], report["status"]["rows"], report["next"]) == (0, IMAGES, None)
