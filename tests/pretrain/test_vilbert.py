@@ -25,6 +25,7 @@ from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.objectives.vilbert import VilbertTargets, VilbertTasks, overlapping, with_global_region
 from vlprep.pretrain.packing import Example, pack, text_rows
 from vlprep.pretrain.places import CorpusSettings
+from vlprep.pretrain.recipe import ModelSettings, ObjectiveSettings, Recipe
 
 TASKS = VilbertTasks(rule=SequenceRule(words=WORDS))
 CONFIG = VilbertConfig(
@@ -57,8 +58,16 @@ def photo(key: int, words: int = 6, regions: int = 4) -> Sample:
     )
 
 
-def test_losses_and_gradient_of_the_published_code(golden: Path) -> None:
-    folder, name = golden / "pretraining", "vilbert_region_kl"
+def regions_of(features_RD: np.ndarray) -> RegionSample:
+    count = len(features_RD)
+    return RegionSample(
+        features_RD=features_RD, boxes_R4=np.zeros((count, 4), np.float32), object_ids_R=np.zeros(count, np.uint16)
+    )
+
+
+@pytest.mark.parametrize("target", ["kl", "mse"])
+def test_losses_and_gradient_of_the_published_code(golden: Path, target: str) -> None:
+    folder, name = golden / "pretraining", f"vilbert_region_{target}"
     expected = json.loads((folder / "losses.json").read_text())["cases"][name]["expected"]
     given = {
         key.removeprefix(f"{name}.in."): torch.from_numpy(array)
@@ -69,12 +78,15 @@ def test_losses_and_gradient_of_the_published_code(golden: Path) -> None:
     model = SimpleNamespace(  # hands out the stored scores for states
         encode=lambda inputs: Streams(given["scores_t"].flatten(0, 1), scores.flatten(0, 1)),
         word_logits=lambda states: states,
-        region_logits=lambda states: states,
+        region_outputs=lambda states: states,
         alignment_logits=lambda streams, inputs: given["scores_alignment"],
     )
     labels = given["masked_lm_labels"].flatten()
     text_rows = (labels >= 0).nonzero()[:, 0]
     images, places = (given["image_label"] == 1).nonzero(as_tuple=True)
+    tasks, wanted_NX = replace(TASKS, target=target), given["image_target"]
+    features = F.pad(wanted_NX, (0, 0, 1, 0)) if target == "mse" else torch.zeros(*scores.shape[:2], 8)
+    inputs = pack([Example(text_ids_P=np.zeros(1, int), regions=regions_of(image.numpy())) for image in features])
 
     def run(keep: slice) -> tuple[MicroBatch, dict[str, torch.Tensor]]:
         rows = (images * scores.shape[1] + places + 1)[keep]  # the global region comes first
@@ -82,18 +94,18 @@ def test_losses_and_gradient_of_the_published_code(golden: Path) -> None:
             text_rows,
             labels[text_rows],
             rows,
-            given["image_target"][images, places][keep],
             1 - given["alignment_label"],
+            wanted_NX[images, places][keep] if target == "kl" else None,
         )
         batch = MicroBatch(
             objective="vilbert",
-            inputs=pack([Example(text_ids_P=np.zeros(1, int))]),
+            inputs=inputs,
             targets=targets,
             count=len(given["alignment_label"]),
             real_tokens=0,
             term_counts={"mlm": len(text_rows), "regions": len(rows)},
         )
-        loss = TASKS.loss(model, batch)
+        loss = tasks.loss(model, batch)
         return batch, {"align": loss.sum, **loss.terms, "total": loss.mean(batch.counts)}
 
     batch, found = run(slice(None))
@@ -104,7 +116,7 @@ def test_losses_and_gradient_of_the_published_code(golden: Path) -> None:
     regions.backward()
     wanted = np.load(folder / "losses.npz")[f"{name}.out.grad_scores_v"]
     np.testing.assert_allclose(scores.grad, wanted, rtol=1e-5, atol=2e-6)
-    _, nothing = run(slice(0))  # published: NaN
+    _, nothing = run(slice(0))  # published, for kl: NaN
     assert nothing["regions"] == 0
     assert torch.isfinite(nothing["total"])
 
@@ -190,6 +202,57 @@ def test_nothing_is_learned_from_the_masks_of_a_wrong_pair() -> None:
         assert (len(example.ids) > 0, len(example.rows) > 0) == (bool(example.label), bool(example.label))
         labels.add(example.label)
     assert labels == {0, 1}
+
+
+def nce_batch(*regions: int) -> MicroBatch:
+    tasks = replace(TASKS, target="nce", only_matched=False)
+    samples = [photo(key, regions=count) for key, count in enumerate(regions)]
+    drawn = (generator(0, 0, sample.key, "n") for sample in samples)
+    return tasks.collate([tasks.example(one, draw, photo(99)) for one, draw in zip(samples, drawn, strict=True)])
+
+
+def test_a_region_is_told_from_regions_of_its_own_and_of_other_images() -> None:
+    targets = nce_batch(30, 20, 40).targets
+    image_of = np.repeat([0, 1, 2], [31, 21, 41])  # with the regions that stand for all of an image
+    for own, *others in targets.candidates_NC.tolist():
+        assert len(others) == 254
+        assert own not in others
+        assert sum(image_of[other] == image_of[own] for other in others) == 76
+        assert not {0, 31, 52} & set(others)
+    assert targets.candidates_NC[:, 0].tolist() == targets.region_rows_N.tolist()
+    assert len(targets.candidates_NC) > 5
+
+
+def test_the_nce_of_features_by_its_formula() -> None:
+    batch = nce_batch(12, 15)
+    features = batch.inputs.regions.features_RD
+    torch.manual_seed(0)
+    model = Vilbert(replace(CONFIG, region_classes=0)).eval()
+    with torch.no_grad():
+        found = replace(TASKS, target="nce").loss(model, batch).terms["regions"]
+        states = model.encode(batch.inputs).regions_RH
+        expected = 0.0
+        for own, *others in batch.targets.candidates_NC.tolist():
+            scores = features[[own, *others]] @ model.region_outputs(states[own])
+            expected -= (scores[0] - scores.logsumexp(0)).item()
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_others_come_from_where_there_are_any() -> None:
+    for regions in ((60,), (1,) * 60):
+        candidates = nce_batch(*regions).targets.candidates_NC
+        assert len(candidates)
+        assert not (candidates[:, 1:] == candidates[:, :1]).any()
+    tasks = replace(TASKS, target="nce", only_matched=False)
+    drawn = (tasks.example(photo(1, regions=1), generator(0, 0, key, "n"), photo(2)) for key in range(100))
+    masked = next(example for example in drawn if len(example.rows))
+    with pytest.raises(SettingsError, match="told from others"):
+        tasks.collate([masked])
+
+
+def test_features_need_a_head_of_their_size() -> None:
+    with pytest.raises(SettingsError, match='region_outputs = "features"'):
+        Recipe(model=ModelSettings(kind="vilbert"), objectives={"vilbert": ObjectiveSettings(target="nce")})
 
 
 def test_region_masks_have_the_published_shares(golden: Path) -> None:

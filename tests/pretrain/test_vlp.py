@@ -11,6 +11,7 @@ import pytest
 import torch
 from pretrain.learning import WORDS, named_images, tiny_recipe, train
 
+from vlprep.errors import SettingsError
 from vlprep.pretrain.attention import prefix_mask
 from vlprep.pretrain.base import MicroBatch, RegionSample, Sample
 from vlprep.pretrain.captions import write_captions
@@ -83,23 +84,40 @@ def test_numbers_of_targets(golden: Path) -> None:
         assert abs(written - rules["vlp_mode"]["statistics"]["s2s"]["p"]) < 5 * (0.1875 / 3000) ** 0.5
 
 
-def test_loss_and_gradient_of_the_published_code(golden: Path) -> None:
+@pytest.mark.parametrize(("name", "drop"), [("vlp_mlm.drop0", 0.0), ("vlp_mlm.drop02", 0.2)])
+def test_loss_and_gradient_of_the_published_code(golden: Path, name: str, drop: float) -> None:
     folder = golden / "pretraining"
-    case = json.loads((folder / "losses.json").read_text())["cases"]["vlp_mlm.drop0"]
+    case = json.loads((folder / "losses.json").read_text())["cases"][name]
     arrays = np.load(folder / "losses.npz")
-    scores = torch.from_numpy(arrays["vlp_mlm.drop0.in.sequence_scores"]).requires_grad_()
-    used = arrays["vlp_mlm.drop0.in.masked_weights"].astype(bool)
-    rows = np.arange(len(used))[:, None] * scores.shape[1] + arrays["vlp_mlm.drop0.in.masked_pos"]
-    targets = WordTargets(
-        torch.from_numpy(rows[used]), torch.from_numpy(arrays["vlp_mlm.drop0.in.masked_labels"][used])
+    scores = torch.from_numpy(arrays[f"{name}.in.sequence_scores"]).requires_grad_()
+    captions, length = scores.shape[:2]
+    used = arrays[f"{name}.in.masked_weights"].astype(bool)
+    rows = np.arange(captions)[:, None] * length + arrays[f"{name}.in.masked_pos"]
+    targets = WordTargets(torch.from_numpy(rows[used]), torch.from_numpy(arrays[f"{name}.in.masked_labels"][used]))
+    model = SimpleNamespace(
+        encode=lambda inputs: scores.flatten(0, 1), word_logits=lambda states: states, training=True
     )
-    model = SimpleNamespace(encode=lambda inputs: scores.flatten(0, 1), word_logits=lambda states: states)
-    inputs = pack([Example(text_ids_P=np.zeros(1, int))])
+    inputs = pack([Example(text_ids_P=np.zeros(length, int))] * captions)
     batch = MicroBatch(objective="vlp", inputs=inputs, targets=targets, count=int(used.sum()), real_tokens=0)
-    loss = TASK.loss(model, batch).mean(batch.counts)
+    loss = MaskedCaption(rule=RULE, drop_worst=drop).loss(model, batch).mean(batch.counts)
     assert loss.item() == pytest.approx(case["expected"]["loss"], rel=1e-5, abs=1e-6)
     loss.backward()
-    np.testing.assert_allclose(scores.grad, arrays["vlp_mlm.drop0.out.grad_sequence_scores"], rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(scores.grad, arrays[f"{name}.out.grad_sequence_scores"], rtol=1e-5, atol=2e-6)
+
+
+def test_validation_drops_nothing(model: Vlp) -> None:
+    batch = TASK.collate([TASK.example(photo(3, key=key), generator(0, 0, key, "vlp")) for key in range(5)])
+    every, kept = (MaskedCaption(rule=RULE, drop_worst=share).loss(model, batch).sum.item() for share in (0.0, 0.8))
+    assert kept == every
+    model.train()
+    assert MaskedCaption(rule=RULE, drop_worst=0.8).loss(model, batch).sum.item() < 0.999 * every
+    alone = TASK.collate([TASK.example(photo(3), generator(0, 0, 0, "vlp"))])
+    assert MaskedCaption(rule=RULE, drop_worst=0.8).loss(model, alone).sum.isfinite()  # the only one is kept
+
+
+def test_not_all_captions_can_be_dropped() -> None:
+    with pytest.raises(SettingsError, match="drop_worst"):
+        MaskedCaption(rule=RULE, drop_worst=1.0)
 
 
 @pytest.fixture

@@ -62,6 +62,8 @@ class ModelSettings:
     region_intermediate: int = 1024
     cross_hidden: int = 1024
     """… and of co-attention."""
+    region_outputs: Literal["classes", "features"] = "classes"
+    """`vilbert`: what its head says of a region; features for the objective's targets `mse` and `nce`."""
     contrast_classes: Literal[2, 3] = 3
     """`oscar`: 3 tell wrong tags from a wrong caption (Oscar+)."""
     normalise_regions: bool = False
@@ -114,12 +116,18 @@ class ObjectiveSettings:
     """`mlm`: share of the sequences without what is seen."""
     left_to_right: float = 0.75
     """`vlp`: share of the captions that are seen from the left only."""
+    drop_worst: float = 0.0
+    """`vlp`: share of a micro-batch's captions, the worst, that are not learned from."""
     wrong_text: float = 0.25
     """`oscar`: share of the sequences with a wrong caption, up to 0.5; 0 in OSCAR, whose loss has two classes."""
     leak_protection: bool = True
     """`vilbert`: hide what overlaps a masked region, as the paper says and its code does not."""
     only_matched: bool = True
     """`vilbert`: learn from the masks of matching pairs only (--objective 1)."""
+    target: Literal["kl", "mse", "nce"] = "kl"
+    """`vilbert`: what a masked region is to be: its classes' distribution, its feature, or its feature among others'
+    (--visual_target 0, 1, 2).
+    """
     max_words: int = 48
     """`univl`, `cbt`, `milnce`, `howto100m`: pieces (words) of a text, special ones included; what is longer is cut."""
     max_clips: int = 64
@@ -212,6 +220,10 @@ class Recipe:
         oscar = self.objectives.get("oscar")
         if oscar is not None and oscar.wrong_text and self.model.contrast_classes == 2:
             raise SettingsError("objectives.oscar.wrong_text above 0 needs model.contrast_classes = 3")
+        vilbert = self.objectives.get("vilbert")
+        if vilbert is not None and (vilbert.target == "kl") != (self.model.region_outputs == "classes"):
+            wanted = "classes" if vilbert.target == "kl" else "features"
+            raise SettingsError(f'objectives.vilbert.target {vilbert.target} needs model.region_outputs = "{wanted}"')
         if self.model.kind in ("univl", "cbt"):
             longest = max((chosen.max_words for chosen in self.objectives.values()), default=0)
             if longest > min(self.model.text_places, self.model.positions):

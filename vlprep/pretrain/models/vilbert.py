@@ -45,7 +45,7 @@ class VilbertConfig:
     positions: int = 512
     region_dim: int = 2048
     region_classes: int = 1601
-    """Background and foreground classes."""
+    """Background and foreground classes; 0 where the head says features."""
     attention: Backend = "padded"
 
     def __post_init__(self) -> None:
@@ -57,7 +57,8 @@ class VilbertConfig:
 
 def vilbert_config(settings: ModelSettings, words: TextVocabulary, facts: StoreFacts) -> VilbertConfig:
     """The network for a recipe and its stores."""
-    if not facts.region_dim or not facts.num_classes:
+    classes = settings.region_outputs == "classes"
+    if not facts.region_dim or (classes and not facts.num_classes):
         raise SettingsError("model.kind vilbert reads regions and their classes: vlprep extract-regions DATASET")
     return VilbertConfig(
         encoder=settings.encoder(),
@@ -75,7 +76,7 @@ def vilbert_config(settings: ModelSettings, words: TextVocabulary, facts: StoreF
         vocabulary=words.size,
         positions=settings.positions,
         region_dim=facts.region_dim,
-        region_classes=facts.num_classes + 1,
+        region_classes=facts.num_classes + 1 if classes else 0,
         attention=settings.attention,
     )
 
@@ -110,7 +111,7 @@ class Vilbert(nn.Module):
                 "imagePredictions": nn.ModuleDict(
                     {
                         "transform": Transform(regions.hidden, regions.norm_eps),
-                        "decoder": nn.Linear(regions.hidden, config.region_classes),
+                        "decoder": nn.Linear(regions.hidden, config.region_classes or config.region_dim),
                     }
                 ),
             }
@@ -137,12 +138,12 @@ class Vilbert(nn.Module):
         logits_MW: Tensor = self.cls["predictions"](states_MH, embeddings.word_embeddings.weight)
         return logits_MW
 
-    def region_logits(self, states_MV: Tensor) -> Tensor:
-        """(M, W) over background and classes."""
+    def region_outputs(self, states_MV: Tensor) -> Tensor:
+        """(M, W) logits over background and classes, or (M, D) features."""
         head = self.cls["imagePredictions"]
         assert isinstance(head, nn.ModuleDict)
-        logits_MW: Tensor = head["decoder"](head["transform"](states_MV))
-        return logits_MW
+        outputs: Tensor = head["decoder"](head["transform"](states_MV))
+        return outputs
 
     def alignment_logits(self, streams: Streams, inputs: Inputs) -> Tensor:
         """(B, 2): column 0 is aligned, unlike in every other system."""

@@ -98,10 +98,13 @@ OBJECTIVES: Mapping[str, ObjectiveEntry] = {
     ),
     "vilbert": ObjectiveEntry(
         make=lambda rule, settings: VilbertTasks(
-            rule=rule, leak_protection=settings.leak_protection, only_matched=settings.only_matched
+            rule=rule,
+            leak_protection=settings.leak_protection,
+            only_matched=settings.only_matched,
+            target=settings.target,
         ),
         systems="ViLBERT",
-        formula="align + mlm + mean over masked regions of KL(detector || p)",
+        formula="align + mlm + mean over masked regions of KL(detector || p), or of MSE or NCE of their features",
         source="ViLBERT vilbert.py:1490-1600, concept_cap_dataset.py:230-700",
         kind="vilbert",
     ),
@@ -121,7 +124,9 @@ OBJECTIVES: Mapping[str, ObjectiveEntry] = {
         kind="howto100m",
     ),
     "vlp": ObjectiveEntry(
-        make=lambda rule, settings: MaskedCaption(rule=rule, left_to_right=settings.left_to_right),
+        make=lambda rule, settings: MaskedCaption(
+            rule=rule, left_to_right=settings.left_to_right, drop_worst=settings.drop_worst
+        ),
         systems="VLP",
         formula="mean over masked pieces of -log p(piece), 75 % of the captions seen from the left only",
         source="VLP vlp/seq2seq_loader.py:249-301",

@@ -5,7 +5,11 @@ datasets/concept_cap_dataset.py:230-700).
     align     mean over sequences of -log softmax(W dropout(text * image))[label], label 0 = aligned as published; half
               of the images get the text of another one
     mlm       mean over masked pieces of -log softmax(logits)[piece]
-    regions   mean over masked regions of KL(detector's distribution || softmax(logits)), background included
+    regions   mean over masked regions of, by `target` (`--visual_target` 0, 1, 2),
+              kl    KL(detector's distribution || softmax(logits)), background included
+              mse   mean over dimensions of (prediction - feature)^2
+              nce   -log of the own feature's share of exp(prediction . feature), with 254 others': 178 of other images
+                    of the micro-batch, 76 of the same one (published as 255: 70 % and 30 %, rounded down)
 
 Text: 15 %, 80-10-10, nothing forced. Regions: 15 %, 90 % zero, 10 % kept. As in the paper, regions that overlap a
 masked one by an IoU above 0.4 are hidden too, without being targets; the code lists them, but leaves their features
@@ -15,15 +19,16 @@ wrong pair.
 
 Deviations: random pieces come from the words only; a wrong text is never one of the same image; the published mean adds
 up all regions that are not zeroed, but divides by the number of those that do not overlap (padding included); the
-published label id 0 is lost with `--objective 1`. Where nothing is masked the loss is 0, not NaN. The region targets
-`visual_target` 1 (features) and 2 (NCE) are left out.
+published label id 0 is lost with `--objective 1`. Where nothing is masked the loss is 0, not NaN. An image alone in its
+micro-batch, or a region alone in its image, has all of its 254 others from where there are any.
 
-Shape suffixes: M masked pieces, N masked regions, W classes, B sequences, R regions.
+Shape suffixes: M masked pieces, N masked regions, W classes, D feature size, C candidates, B sequences, R regions.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -31,6 +36,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vlprep.errors import SettingsError
 from vlprep.pretrain.base import Inputs, Loss, MicroBatch, RegionSample, Sample
 from vlprep.pretrain.masking import Ints, mask_regions, mask_tokens
 from vlprep.pretrain.models.vilbert import Vilbert
@@ -38,6 +44,7 @@ from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.packing import Example, join, pack, region_rows, text_rows
 
 _MOST_OVERLAP = 0.4
+_ACROSS, _INSIDE = 178, 76
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +52,12 @@ class VilbertTargets:
     text_rows_M: Tensor
     ids_M: Tensor
     region_rows_N: Tensor
-    distributions_NW: Tensor
     labels_B: Tensor
     """1 = aligned; the published head's classes are the other way round."""
+    distributions_NW: Tensor | None = None
+    """For `kl`."""
+    candidates_NC: Tensor | None = None
+    """For `nce`: rows of the region stream, the masked one's own first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +66,10 @@ class _MaskedPair:
     positions: Ints
     ids: Ints
     rows: Ints
-    distributions: NDArray[np.float32]
+    distributions: NDArray[np.float32] | None
     label: int
+    draw: np.random.Generator
+    """What `nce` draws others by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +79,14 @@ class VilbertTasks:
     rule: SequenceRule
     leak_protection: bool = True
     only_matched: bool = True
+    target: Literal["kl", "mse", "nce"] = "kl"
     negatives: float = 0.5
     name: str = "vilbert"
     extra_tokens: int = 1
     """The region that stands for the image."""
 
     def needs(self) -> frozenset[str]:
-        return frozenset({"text", "regions", "class_probs"})
+        return frozenset({"text", "regions", *(("class_probs",) if self.target == "kl" else ())})
 
     def example(self, sample: Sample, draw: np.random.Generator, other: Sample | None = None) -> _MaskedPair:
         """`other` is a sample of another image, whose text is used for half of the draws."""
@@ -98,18 +111,21 @@ class VilbertTasks:
             targets + 1,  # [CLS] comes first,
             ids[targets],
             rows + 1,  # and the global region
-            regions.distributions()[rows],
+            regions.distributions()[rows] if self.target == "kl" else None,
             int(not mismatch),
+            draw,
         )
 
     def collate(self, examples: list[_MaskedPair]) -> MicroBatch:
         sequences = [example.sequence for example in examples]
+        distributions = [example.distributions for example in examples if example.distributions is not None]
         targets = VilbertTargets(
             text_rows(sequences, [example.positions for example in examples]),
             join([example.ids for example in examples]),
             region_rows(sequences, [example.rows for example in examples]),
-            torch.from_numpy(np.concatenate([example.distributions for example in examples])),
             torch.tensor([example.label for example in examples]),
+            distributions_NW=torch.from_numpy(np.concatenate(distributions)) if distributions else None,
+            candidates_NC=_candidates(examples) if self.target == "nce" else None,
         )
         return MicroBatch(
             objective=self.name,
@@ -135,18 +151,57 @@ class VilbertTasks:
         targets: VilbertTargets = batch.targets
         streams = model.encode(batch.inputs)
         words_MW = model.word_logits(streams.text_PH[targets.text_rows_M]).float()
-        regions_NW = model.region_logits(streams.regions_RH[targets.region_rows_N]).float()
+        outputs_NW = model.region_outputs(streams.regions_RH[targets.region_rows_N]).float()
         align_B2 = model.alignment_logits(streams, batch.inputs).float()
         classes_B = 1 - targets.labels_B
         terms = {
             "mlm": F.cross_entropy(words_MW, targets.ids_M, reduction="sum"),
-            "regions": F.kl_div(F.log_softmax(regions_NW, 1), targets.distributions_NW, reduction="sum"),
+            "regions": _region_loss(outputs_NW, targets, batch.inputs),
         }
         parts = {
             "accuracy": (align_B2.argmax(1) == classes_B).sum(),
             "mlm accuracy": (words_MW.argmax(1) == targets.ids_M).sum(),
         }
         return Loss(F.cross_entropy(align_B2, classes_B, reduction="sum"), parts, terms)
+
+
+def _region_loss(outputs_NW: Tensor, targets: VilbertTargets, inputs: Inputs) -> Tensor:
+    if targets.distributions_NW is not None:
+        return F.kl_div(F.log_softmax(outputs_NW, 1), targets.distributions_NW, reduction="sum")
+    assert inputs.regions is not None
+    features_RD = inputs.regions.features_RD.float()  # also of those that are hidden
+    if targets.candidates_NC is None:
+        return (outputs_NW - features_RD[targets.region_rows_N]).square().mean(1).sum()
+    scores_NC = (outputs_NW @ features_RD.T).gather(1, targets.candidates_NC)
+    return -scores_NC.log_softmax(1)[:, 0].sum()
+
+
+def _candidates(examples: list[_MaskedPair]) -> Tensor:
+    """(N, C) rows of the region stream: each masked region's own, then those drawn to be told from it; the first region
+    of an image, which stands for all of it, never.
+
+    Raises `SettingsError` where there is no other region.
+    """
+    counts_B = np.array([example.sequence.num_visual for example in examples])
+    starts_B = np.cumsum(counts_B) - counts_B
+    regions = np.setdiff1d(np.arange(counts_B.sum()), starts_B)
+    drawn = [np.empty((0, 1 + _ACROSS + _INSIDE), np.int64)]
+    for example, start, count in zip(examples, starts_B.tolist(), counts_B.tolist(), strict=True):
+        across = regions[(regions < start) | (regions >= start + count)]
+        for own in (start + example.rows).tolist():
+            inside = np.setdiff1d(np.arange(start + 1, start + count), own)
+            if not len(across) and not len(inside):
+                raise SettingsError(
+                    "a lone region cannot be told from others: raise batches.tokens or data.min_regions"
+                )
+            number = _ACROSS if len(across) and len(inside) else (_ACROSS + _INSIDE) * bool(len(across))
+            others = [
+                example.draw.choice(pool, size)
+                for pool, size in ((across, number), (inside, _ACROSS + _INSIDE - number))
+                if size
+            ]
+            drawn.append(np.concatenate([[own], *others])[None])
+    return torch.from_numpy(np.concatenate(drawn))
 
 
 def overlapping(boxes_R4: NDArray[np.float32], targets_R: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -6,10 +6,13 @@ Of the examples 75 % are sequence to sequence: regions see regions only, a capti
 before it and itself, so that a masked piece is guessed from what comes before it. The others see everything. Masked are
 min(3, max(1, round(0.15 n))) of a caption's n pieces and its final [SEP], 80-10-10; regions are not.
 
-Deviations: random pieces come from the words only; captions that are too long are left out, not cut; the published
-denominator is the number of targets + 1e-5. `drop_worst_ratio`, 0 in every published pretraining run, is left out.
+`drop_worst` (`--drop_worst_ratio`, 0 in every published pretraining run) leaves that share of a micro-batch's captions
+out of its mean while it trains, those with the largest sums; a micro-batch still counts by all of its targets.
 
-Shape suffixes: M masked pieces.
+Deviations: random pieces come from the words only; captions that are too long are left out, not cut; the published
+denominator is the number of targets + 1e-5.
+
+Shape suffixes: M masked pieces, B captions.
 """
 
 from __future__ import annotations
@@ -17,8 +20,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from vlprep.errors import SettingsError
 from vlprep.pretrain.base import Loss, MicroBatch, Sample
 from vlprep.pretrain.masking import MASK_RATE, Ints
 from vlprep.pretrain.models.vlp import Vlp
@@ -41,11 +47,17 @@ class MaskedCaption:
 
     rule: SequenceRule
     left_to_right: float = 0.75
+    drop_worst: float = 0.0
+    """Share of the captions."""
     most: int = 3
     """Targets of a caption."""
     name: str = "vlp"
     extra_tokens: int = 1
     """The second [SEP], which the corpus does not count."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop_worst < 1:
+            raise SettingsError(f"objectives.vlp.drop_worst is from 0 to below 1, not {self.drop_worst}")
 
     def needs(self) -> frozenset[str]:
         return frozenset({"text", "regions", "class_probs"})
@@ -73,9 +85,22 @@ class MaskedCaption:
         )
 
     def loss(self, model: Vlp, batch: MicroBatch) -> Loss:
-        logits_MW = model.word_logits(model.encode(batch.inputs)[batch.targets.slots_M]).float()
-        correct = (logits_MW.argmax(1) == batch.targets.ids_M).sum()
-        return Loss(F.cross_entropy(logits_MW, batch.targets.ids_M, reduction="sum"), {"accuracy": correct})
+        targets: WordTargets = batch.targets
+        logits_MW = model.word_logits(model.encode(batch.inputs)[targets.slots_M]).float()
+        correct = (logits_MW.argmax(1) == targets.ids_M).sum()
+        losses_M = F.cross_entropy(logits_MW, targets.ids_M, reduction="none")
+        if self.drop_worst and model.training:
+            return Loss(self._without_worst(losses_M, targets.slots_M, batch.inputs.lengths_B), {"accuracy": correct})
+        return Loss(losses_M.sum(), {"accuracy": correct})
+
+    def _without_worst(self, losses_M: Tensor, slots_M: Tensor, lengths_B: Tensor) -> Tensor:
+        """M times the mean over the targets of the captions that are kept."""
+        captions = len(lengths_B)
+        caption_M = torch.searchsorted(lengths_B.cumsum(0).to(slots_M.device), slots_M, right=True)
+        sums_B = losses_M.new_zeros(captions).index_add(0, caption_M, losses_M)
+        counts_B = caption_M.bincount(minlength=captions)
+        kept = sums_B.topk(max(1, int(captions * (1 - self.drop_worst))), largest=False)
+        return kept.values.sum() * len(losses_M) / counts_B[kept.indices].sum()
 
 
 def caption_sequence(rule: SequenceRule, sample: Sample, caption: Ints, *, written: bool) -> Example:
