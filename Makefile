@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test test-slow lint types bench gpu-check build clean
+.PHONY: help install dev demo test test-parity test-slow lint types bench gpu-check build clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-11s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -31,7 +31,10 @@ demo: $(VENV)/.installed  ## render a small dataset, extract its regions, pretra
 test: $(VENV)/.dev  ## the tests, under 10 minutes on 2 cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu"
 
-test-slow: $(VENV)/.dev  ## full-size parity and endurance, about 15 minutes
+test-parity: $(VENV)/.dev  ## full-size networks against the published numbers, 2 minutes
+	$(BIN)/python -m pytest -q -m "slow and not gpu" tests/detect tests/clips
+
+test-slow: $(VENV)/.dev  ## the same and endurance (kills, memory, 10 000 videos), about 15 minutes
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow and not gpu" --timeout=900
 
 lint: $(VENV)/.dev  ## ruff and the import contract
