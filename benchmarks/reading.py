@@ -6,15 +6,18 @@
 A row is an image's 36 regions of 2048 float16, with boxes and classes. To read a row is to have it copied into one
 buffer, as a batch is made. Each format is used in its fastest usual way:
 
-- ours      `StoreReader`, memory map
-- lmdb      msgpack of raw bytes, one transaction, no read-ahead (UNITER's layout)
+- ours      `StoreReader`, memory map; shuffled rows are announced 64 at a time (`read_ahead`), as the loader does
+- lmdb      msgpack of raw bytes, one transaction, no read-ahead where shuffled (UNITER's layout)
+- lmdb-ra   the same with the kernel's read-ahead everywhere
 - npz       one uncompressed file an image (BUTD's layout)
 - hdf5      one contiguous data set a field, one file
 - tars      WebDataset shards of 100 MB, decoded by hand; shuffled by its buffer of 1000, since it has no other way
-- copy      the bytes of our store, read in order into the same buffer
+- copy      (of each) the bytes of its files, read in order into a buffer
 
-Cold means that the kernel was told to drop the pages of the files (posix_fadvise). Figures are rows per second of the
-wall clock, and of the CPU, which on a busy machine is the one to compare where the cache is warm.
+Cold: a new reader, after the kernel was told to drop the pages of the files (posix_fadvise). Warm: a reader that has
+read everything before, as in the second epoch of a loader process. What came from the disk is counted beside each.
+Figures are rows per second of the wall clock, and of the CPU, which on a busy machine is the one to compare where the
+cache is warm. A format's ways take turns with the plain copy, which also shows how busy the machine was.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +56,13 @@ ROW_BYTES = sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape 
 _DISTINCT = 64
 """Rows with content of their own; it repeats, and nothing here compresses."""
 _TAR_BYTES = 100_000_000
+_AHEAD = 64
+_SECONDS_OF_ROUNDS = 60
 
 Arrays = Mapping[str, NDArray[Any]]
+Order = Sequence[int] | None
+"""Numbers of rows; None: as they lie."""
+Read = Callable[[Order], Iterator[Arrays]]
 
 
 class Buffer:
@@ -62,8 +72,10 @@ class Buffer:
         self.arrays = {name: np.empty(shape, dtype) for name, (dtype, shape) in FIELDS.items()}
 
     def take(self, row: Arrays) -> None:
-        for name, into in self.arrays.items():
-            np.copyto(into, row[name])
+        """A row; nothing of one that its format has copied itself."""
+        if row:
+            for name, into in self.arrays.items():
+                np.copyto(into, row[name])
 
 
 class Format(ABC):
@@ -77,8 +89,8 @@ class Format(ABC):
     def write(self, rows: Iterator[Arrays], count: int) -> None: ...
 
     @abstractmethod
-    def read(self, order: Sequence[int] | None, count: int, into: Buffer) -> None:
-        """All rows, in this order (None: as they lie)."""
+    def reader(self, count: int, *, shuffled: bool) -> AbstractContextManager[Read]:
+        """Open the files; what comes of it reads all rows, as often as it is called."""
 
     def files(self) -> list[Path]:
         return [path for path in self.folder.rglob("*") if path.is_file()]
@@ -98,13 +110,24 @@ class Ours(Format):
                 for name in store.part_items(part):
                     writer.add(name, {"path": name, **rest, **next(rows)})
 
-    def read(self, order: Sequence[int] | None, count: int, into: Buffer) -> None:
-        reader = StoreReader(self.folder / "store")
-        for row in reader if order is None else (reader[number] for number in order):
-            into.take(row)
+    def reader(self, count: int, *, shuffled: bool) -> AbstractContextManager[Read]:
+        store = StoreReader(self.folder / "store")
+
+        def read(order: Order) -> Iterator[Arrays]:
+            if order is None:
+                yield from store
+                return
+            for start in range(0, count, _AHEAD):
+                numbers = order[start : start + _AHEAD]
+                store.read_ahead(numbers)
+                yield from (store[number] for number in numbers)
+
+        return nullcontext(read)
 
 
 class Lmdb(Format):
+    read_ahead_shuffled = False
+
     def write(self, rows: Iterator[Arrays], count: int) -> None:
         with lmdb.open(str(self.folder), map_size=4 * count * ROW_BYTES) as database:
             for start in range(0, count, 1000):
@@ -113,17 +136,26 @@ class Lmdb(Format):
                         packed = msgpack.packb({name: array.tobytes() for name, array in next(rows).items()})
                         transaction.put(_key(number), packed)
 
-    def read(self, order: Sequence[int] | None, count: int, into: Buffer) -> None:
+    @contextmanager
+    def reader(self, count: int, *, shuffled: bool) -> Iterator[Read]:
+        read_ahead = self.read_ahead_shuffled or not shuffled
         with (
-            lmdb.open(str(self.folder), readonly=True, lock=False, readahead=order is None) as database,
+            lmdb.open(str(self.folder), readonly=True, lock=False, readahead=read_ahead) as database,
             database.begin(buffers=True) as transaction,
         ):
-            if order is None:
-                values = (value for _, value in transaction.cursor())
-            else:
-                values = (transaction.get(_key(number)) for number in order)
-            for value in values:
-                into.take(_arrays(msgpack.unpackb(value)))
+
+            def read(order: Order) -> Iterator[Arrays]:
+                if order is None:
+                    values = (value for _, value in transaction.cursor())
+                else:
+                    values = (transaction.get(_key(number)) for number in order)
+                return (_arrays(msgpack.unpackb(value)) for value in values)
+
+            yield read
+
+
+class LmdbReadAhead(Lmdb):
+    read_ahead_shuffled = True
 
 
 class Npz(Format):
@@ -131,10 +163,13 @@ class Npz(Format):
         for number in range(count):
             np.savez(self.folder / f"{number:09}.npz", **next(rows))
 
-    def read(self, order: Sequence[int] | None, count: int, into: Buffer) -> None:
-        for number in range(count) if order is None else order:
-            with np.load(self.folder / f"{number:09}.npz") as row:
-                into.take(row)
+    def reader(self, count: int, *, shuffled: bool) -> AbstractContextManager[Read]:
+        def read(order: Order) -> Iterator[Arrays]:
+            for number in range(count) if order is None else order:
+                with np.load(self.folder / f"{number:09}.npz") as row:
+                    yield row
+
+        return nullcontext(read)
 
 
 class Hdf5(Format):
@@ -145,12 +180,19 @@ class Hdf5(Format):
                 for name, array in next(rows).items():
                     sets[name][number] = array
 
-    def read(self, order: Sequence[int] | None, count: int, into: Buffer) -> None:
+    @contextmanager
+    def reader(self, count: int, *, shuffled: bool) -> Iterator[Read]:
         with h5py.File(self.folder / "rows.h5") as file:
             sets = {name: file[name] for name in FIELDS}
-            for number in range(count) if order is None else order:
-                for name, array in into.arrays.items():
-                    sets[name].read_direct(array, np.s_[number])
+            into = Buffer().arrays  # h5py copies by itself: there is no second copy to be made of this
+
+            def read(order: Order) -> Iterator[Arrays]:
+                for number in range(count) if order is None else order:
+                    for name, array in into.items():
+                        sets[name].read_direct(array, np.s_[number])
+                    yield {}
+
+            yield read
 
 
 class Tars(Format):
@@ -160,15 +202,26 @@ class Tars(Format):
             for number in range(count):
                 sink.write({"__key__": f"{number:09}", **{f"{n}.bin": a.tobytes() for n, a in next(rows).items()}})
 
-    def read(self, order: Sequence[int] | None, count: int, into: Buffer) -> None:
+    def reader(self, count: int, *, shuffled: bool) -> AbstractContextManager[Read]:
         data = webdataset.WebDataset(
             [str(path) for path in sorted(self.files())], shardshuffle=False, empty_check=False
         )
-        for row in data if order is None else data.shuffle(1000):
-            into.take(_arrays({name: row[f"{name}.bin"] for name in FIELDS}))
+
+        def read(order: Order) -> Iterator[Arrays]:
+            for row in data if order is None else data.shuffle(1000):
+                yield _arrays({name: row[f"{name}.bin"] for name in FIELDS})
+
+        return nullcontext(read)
 
 
-FORMATS: Mapping[str, Callable[[Path], Format]] = {"ours": Ours, "lmdb": Lmdb, "npz": Npz, "hdf5": Hdf5, "tars": Tars}
+FORMATS: Mapping[str, Callable[[Path], Format]] = {
+    "ours": Ours,
+    "lmdb": Lmdb,
+    "lmdb-ra": LmdbReadAhead,
+    "npz": Npz,
+    "hdf5": Hdf5,
+    "tars": Tars,
+}
 
 
 def _key(number: int) -> bytes:
@@ -201,7 +254,6 @@ def copy(files: Sequence[Path], block: int) -> None:
 
 def forget(files: Sequence[Path]) -> None:
     """Take the files' pages out of the page cache. Those that are still mapped would stay."""
-    gc.collect()
     for path in files:
         handle = os.open(path, os.O_RDONLY)
         os.fsync(handle)
@@ -209,54 +261,93 @@ def forget(files: Sequence[Path]) -> None:
         os.close(handle)
 
 
+def bytes_from_disk() -> int:
+    """By this process so far; 0 where that is not told."""
+    told = Path("/proc/self/io")
+    lines = told.read_text().splitlines() if told.is_file() else ()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
+
+
 def measured(call: Callable[[], None], count: int) -> dict[str, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
+    gc.collect()  # nobody pays for what others left
+    disk, wall, cpu = bytes_from_disk(), time.perf_counter(), time.process_time()
     call()
-    return {"wall": count / (time.perf_counter() - wall), "cpu": count / (time.process_time() - cpu)}
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {"wall": count / wall, "cpu": count / cpu, "disk": float(bytes_from_disk() - disk)}
 
 
 def fastest(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {clock: max(run[clock] for run in runs) for clock in runs[0]}
+    """By either clock, and the least from the disk."""
+    return {name: (min if name == "disk" else max)(run[name] for run in runs) for name in runs[0]}
+
+
+def measure(format_: Format, order: Sequence[int], rounds: int) -> dict[str, Any]:
+    """All ways to read a format. A slow one gets no further round after a minute."""
+    count, files, into = len(order), format_.files(), Buffer()
+    runs: dict[str, list[dict[str, float]]] = {}
+    ways: Mapping[str, Order] = {"sequential": None, "shuffled": order}
+
+    def take(name: str, call: Callable[[], None]) -> None:
+        runs.setdefault(name, []).append(measured(call, count))
+
+    def take_all(read: Read, chosen: Order) -> None:
+        for row in read(chosen):
+            into.take(row)
+
+    def anew(chosen: Order) -> None:
+        with format_.reader(count, shuffled=chosen is not None) as read:
+            take_all(read, chosen)
+
+    for _ in _within_a_minute(rounds):
+        for kind, chosen in ways.items():
+            forget(files)
+            take(f"{kind}, cold", lambda chosen=chosen: anew(chosen))
+        forget(files)
+        take("copy, cold", lambda: copy(files, ROW_BYTES))
+    for kind, chosen in ways.items():
+        with format_.reader(count, shuffled=chosen is not None) as read:
+            take_all(read, chosen)
+            for _ in _within_a_minute(rounds):
+                take(f"{kind}, warm", lambda read=read, chosen=chosen: take_all(read, chosen))
+                take("copy, warm", lambda: copy(files, ROW_BYTES))
+    return {
+        "bytes": sum(path.stat().st_size for path in files),
+        **{name: fastest(found) for name, found in runs.items()},
+    }
+
+
+def _within_a_minute(rounds: int) -> Iterator[int]:
+    """Round numbers; at least one."""
+    began = time.perf_counter()
+    return takewhile(lambda turn: not turn or time.perf_counter() - began < _SECONDS_OF_ROUNDS, range(rounds))
 
 
 def compare(scratch: Path, gigabytes: float, rounds: int) -> dict[str, Any]:
-    """Write, read and remove each format in turn. Warm figures are the fastest of `rounds`, in which
-    a format's ways take turns."""
+    """Write, read and remove each format in turn: two of them may not fit in memory together."""
     count = max(2 * _DISTINCT, int(gigabytes * 1e9 / ROW_BYTES))
     order = np.random.default_rng(1).permutation(count).tolist()
-    into, found = Buffer(), {}
+    found = {}
     for name, make in FORMATS.items():
         format_ = make(scratch / name)
         format_.write(rows(), count)
-        files = format_.files()
-        figures: dict[str, Any] = {"bytes": sum(path.stat().st_size for path in files)}
-        calls: dict[str, Callable[[], None]] = {
-            "sequential": lambda format_=format_: format_.read(None, count, into),
-            "shuffled": lambda format_=format_: format_.read(order, count, into),
-        }
-        if name == "ours":
-            data = sorted(path for path in files if path.suffix == ".arrow")
-            calls["copy"] = lambda data=data: copy(data, ROW_BYTES)
-        for kind, call in calls.items():
-            forget(files)
-            figures[f"{kind}, cold"] = measured(call, count)
-        warm = [{kind: measured(call, count) for kind, call in calls.items()} for _ in range(rounds)]
-        figures |= {f"{kind}, warm": fastest([run[kind] for run in warm]) for kind in calls}
-        found[name] = figures
+        found[name] = measure(format_, order, rounds)
         shutil.rmtree(scratch / name)
-    ours = found["ours"]
-    found["copy"] = {f"sequential, {cache}": ours.pop(f"copy, {cache}") for cache in ("cold", "warm")}
+        print(name, flush=True)
     return {"rows": count, "row bytes": ROW_BYTES, "formats": found}
 
 
 def show(result: Mapping[str, Any]) -> None:
-    kinds = [f"{kind}, {cache}" for kind in ("sequential", "shuffled") for cache in ("cold", "warm")]
+    kinds = [f"{kind}, {cache}" for kind in ("sequential", "shuffled", "copy") for cache in ("cold", "warm")]
     for clock in ("wall", "cpu"):
         table = [
-            (name, *(round(figures[kind][clock]) if kind in figures else "" for kind in kinds))
-            for name, figures in result["formats"].items()
+            (name, *(round(figures[kind][clock]) for kind in kinds)) for name, figures in result["formats"].items()
         ]
         print_table(f"Rows per second, {clock}; {result['rows']} rows of {ROW_BYTES} bytes", ("", *kinds), table)
+    table = [
+        (name, *(figures[kind]["disk"] / figures["bytes"] for kind in kinds))
+        for name, figures in result["formats"].items()
+    ]
+    print_table("Share of the files' bytes that came from the disk", ("", *kinds), table)
 
 
 def main() -> None:

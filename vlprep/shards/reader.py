@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from vlprep.errors import VlprepError
 from vlprep.shards.arrays import row_views
 from vlprep.shards.manifest import read_manifest
 from vlprep.shards.marks import part_path, read_marks
+from vlprep.shards.pages import map_file, memory_bytes, read_by_page, will_need
 
 # What is kept of an open batch is a few kilobytes of addresses, unless it had to be unpacked.
 _BATCHES_OPEN = 4096
@@ -38,13 +39,19 @@ class StoreReader:
         self.paths = [part_path(self.folder, part) for part in marks]
         """The Arrow files, for other readers."""
         self._lengths = np.fromiter((length for mark in marks.values() for length in mark.lengths), np.int64)
-        self._batches = [(part, number) for part, mark in marks.items() for number in range(len(mark.batches))]
+        self._batches = [
+            (part_path(self.folder, part), number)
+            for part, mark in marks.items()
+            for number in range(len(mark.batches))
+        ]
         self._starts = [0, *accumulate(rows for mark in marks.values() for rows in mark.batches)]
-        # Not decorators: the caches belong to this reader and end with it.
-        self._mapped = lru_cache(maxsize=None)(_map)
-        self._file = lru_cache(maxsize=None)(self._open_file)
+        self._fits_in_memory = sum(mark.bytes for mark in marks.values()) <= memory_bytes() // 2
+        self._asked: set[int] = set()
+        # Not decorators: the caches belong to this reader. No methods in them, so that its maps end with it.
+        self._mapped = lru_cache(maxsize=None)(map_file)
+        file = lru_cache(maxsize=None)(partial(_open_file, self._mapped))
         kept = _BATCHES_OPEN_COMPRESSED if self.manifest.compression else _BATCHES_OPEN
-        self._batch = lru_cache(maxsize=kept)(self._open_batch)
+        self._batch = lru_cache(maxsize=kept)(partial(_open_batch, file, self._batches))
 
     def __reduce__(self) -> tuple[type[StoreReader], tuple[Path]]:
         return StoreReader, (self.folder,)
@@ -54,16 +61,31 @@ class StoreReader:
 
     def __getitem__(self, index: int) -> Row:
         """Raises `IndexError` beyond the rows; negative numbers count from the end."""
-        row = index + len(self) if index < 0 else index
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {index} of {len(self)} in {self.folder}")
-        batch = bisect_right(self._starts, row) - 1
-        return Row(self._batch(batch), row - self._starts[batch])
+        batch, row = self._place(index)
+        return Row(self._batch(batch), row)
 
     def __iter__(self) -> Iterator[Row]:
         for number in range(len(self._batches)):
             batch = self._batch(number)
+            if number + 1 < len(self._batches) and not self.manifest.compression:
+                self._batch(number + 1).read_ahead()
             yield from (Row(batch, row) for row in range(batch.num_rows))
+
+    def read_ahead(self, rows: Iterable[int]) -> None:
+        """Have rows read from the disk in the background that will soon be used, in whatever order.
+
+        Of a store that fits in memory, where every page is read once, these are whole record batches, in large blocks;
+        of a larger one the rows alone. Does nothing for a compressed store.
+        """
+        if self.manifest.compression:
+            return
+        for batch, row in map(self._place, rows):
+            if not self._fits_in_memory:
+                read_by_page(self._mapped(self._batches[batch][0]))
+                self._batch(batch).read_ahead(row)
+            elif batch not in self._asked:
+                self._asked.add(batch)
+                self._batch(batch).read_ahead()
 
     def lengths(self) -> NDArray[np.int64]:
         """(rows,): how many regions, clips or tokens each row has; from the commit marks, no data is read."""
@@ -102,21 +124,18 @@ class StoreReader:
         rows: NDArray[np.int64] = pc.fill_null(found, -1).to_numpy().astype(np.int64)
         return rows
 
+    def _place(self, index: int) -> tuple[int, int]:
+        """Of a row: its record batch, and its number there."""
+        row = index + len(self) if index < 0 else index
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {index} of {len(self)} in {self.folder}")
+        batch = bisect_right(self._starts, row) - 1
+        return batch, row - self._starts[batch]
+
     @cached_property
     def _sorted_ids(self) -> tuple[pa.Array, NDArray[np.uint64]]:
         ids = self.columns(["id"]).column("id").cast(pa.large_string()).combine_chunks()
         return ids, pc.array_sort_indices(ids).to_numpy()
-
-    def _open_file(self, part: int) -> pa.RecordBatchFileReader:
-        return pa.ipc.open_file(self._mapped(part_path(self.folder, part)))
-
-    def _open_batch(self, number: int) -> _Batch:
-        part, batch = self._batches[number]
-        try:
-            return _Batch(self._file(part).get_batch(batch))
-        except pa.ArrowInvalid as error:
-            path = part_path(self.folder, part)
-            raise VlprepError(f"{path} is damaged ({error}): see `vlprep store verify {self.folder}`") from error
 
 
 class Row(Mapping[str, Any]):
@@ -159,8 +178,28 @@ class _Batch:
             view = self._views[name] = row_views(self._batch.column(name))
         return view(row)
 
+    def read_ahead(self, row: int | None = None) -> None:
+        """Of one row, or of all."""
+        if row is None:
+            # an empty one lies anywhere
+            buffers = [buffer for column in self._batch.columns for buffer in column.buffers() if buffer]
+            begin = min(buffer.address for buffer in buffers)
+            will_need(begin, max(buffer.address + buffer.size for buffer in buffers) - begin)
+            return
+        for value in (self.value(name, row) for name in self.names):
+            if isinstance(value, np.ndarray):
+                will_need(value.ctypes.data, value.nbytes)
 
-def _map(path: Path) -> pa.Buffer:
-    """A file as memory. The map outlives its file descriptor, of which a process may have no more than a thousand."""
-    with pa.memory_map(str(path)) as source:
-        return source.read_buffer()
+
+def _open_file(mapped: Callable[[Path], pa.Buffer], path: Path) -> pa.RecordBatchFileReader:
+    return pa.ipc.open_file(mapped(path))
+
+
+def _open_batch(
+    file: Callable[[Path], pa.RecordBatchFileReader], batches: Sequence[tuple[Path, int]], number: int
+) -> _Batch:
+    path, batch = batches[number]
+    try:
+        return _Batch(file(path).get_batch(batch))
+    except pa.ArrowInvalid as error:
+        raise VlprepError(f"{path} is damaged ({error}): see `vlprep store verify {path.parent}`") from error
