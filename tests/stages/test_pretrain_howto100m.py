@@ -17,7 +17,8 @@ from vlprep.pretrain.checkpoint import read_model
 from vlprep.pretrain.models.howto100m import HowTo100M, HowTo100MConfig
 from vlprep.pretrain.recipe import Recipe, load_recipe, with_settings
 from vlprep.stages.checkpoints import export_checkpoint
-from vlprep.stages.pretrain import find_stores, pretrain
+from vlprep.stages.pretrain import pretrain
+from vlprep.stages.pretrain_data import find_stores
 from vlprep.text.word_vectors import write_word_folder
 
 
@@ -74,7 +75,7 @@ def test_what_is_missing_is_named_with_its_command(folder: Path) -> None:
     with pytest.raises(SettingsError, match="batched by their number"):
         pretrain([folder], small("batches.samples=0"), device="cpu")
     shutil.rmtree(folder / "vlprep" / "words")
-    with pytest.raises(SettingsError, match=r"\n  vlprep tokenize .*--tokenizer words:FILE --out .*vlprep/words$"):
+    with pytest.raises(SettingsError, match=r"\n  vlprep tokenize .*--tokenizer words:train:300 --out .*vlprep/words$"):
         find_stores(folder, small())
 
 

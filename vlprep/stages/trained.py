@@ -25,13 +25,7 @@ from vlprep.pretrain.run_data import read_run_data
 from vlprep.pretrain.run_folder import RECIPE_NAME
 from vlprep.pretrain.setup import held_out, model_config, open_corpora
 from vlprep.stages.checkpoints import RunCheckpoint, open_checkpoint
-from vlprep.stages.pretrain import (
-    data_facts,
-    find_stores,
-    read_vocabulary,
-    run_data,
-    text_vocabulary,
-)
+from vlprep.stages.pretrain_data import data_facts, find_stores, read_vocabulary, run_data, text_vocabulary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
