@@ -47,14 +47,15 @@ def save_checkpoint(
     final = folder / f"step-{state.step:08d}"
     temporary = folder / f".{final.name}.tmp"
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_torn(folder)
         temporary.mkdir(parents=True)
         save_file(plain_state(model), temporary / MODEL_NAME, {"format": "pt"})
         torch.save(dict(training), temporary / TRAINING_NAME)
         (temporary / STATE_NAME).write_text(json.dumps(asdict(state)) + "\n")
         for path in (*temporary.iterdir(), temporary):
             _sync(path)
-        shutil.rmtree(final, ignore_errors=True)
+        if final.exists():
+            final.rename(folder / f".{final.name}.old.tmp")
         temporary.rename(final)
         _sync(folder)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save's RuntimeError is a full disk too
@@ -64,12 +65,19 @@ def save_checkpoint(
             " the last one when there is room"
         ) from error
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        old.rename(folder / f".{old.name}.tmp")
+    remove_torn(folder)
     return final
 
 
+def remove_torn(folder: Path) -> None:
+    """Remove what was not written, or not removed, to its end. Only for the process that has sole use of the run."""
+    for path in folder.glob(".step-*.tmp"):
+        shutil.rmtree(path)
+
+
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first. One whose removal was cut short has lost a file."""
+    """Whole checkpoints, oldest first. A folder that has lost a file is none."""
     found = folder.glob("step-*") if folder.is_dir() else []
     return sorted(path for path in found if re.fullmatch(r"step-\d{8}", path.name) and _is_whole(path))
 

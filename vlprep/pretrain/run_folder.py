@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vlprep.errors import SettingsError
-from vlprep.pretrain.checkpoint import checkpoints
+from vlprep.pretrain.checkpoint import checkpoints, read_state, remove_torn
 from vlprep.pretrain.recipe import Recipe, from_table, load_recipe, to_table
 from vlprep.pretrain.trainer import Logged
 from vlprep.pretrain.validate import Validated
-from vlprep.shards.atomic import write_file
+from vlprep.shards.atomic import clear_errors, remove_stale, sole_use, write_file
 
 RECIPE_NAME, METRICS_NAME = "recipe.toml", "metrics.jsonl"
 MAY_DIFFER = (
@@ -35,6 +37,39 @@ MAY_DIFFER = (
 """Settings that a resumed run may change: they do not alter the steps already taken, except through the schedule's
 end. Accumulation may, where the number of processes changes against it (`Trainer.resume`).
 """
+
+
+@contextmanager
+def hold_run(folder: Path) -> Iterator[None]:
+    """Keep other runs out of the folder, and remove what a killed one left half written.
+
+    Raises `SettingsError` where another process trains in it.
+    """
+    with clear_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with sole_use(folder):
+        remove_stale(folder)
+        remove_torn(folder / "checkpoints")
+        yield
+
+
+def starting_point(folder: Path, resume: str) -> Path | None:
+    """The checkpoint to go on from: by `auto` the newest in the folder, by `never` none, or that of a path.
+
+    Raises `SettingsError` where the folder has later ones than the path: what comes after it would be mixed with them.
+    """
+    if resume == "never":
+        return None
+    found = checkpoints(folder / "checkpoints")
+    if resume == "auto":
+        return found[-1] if found else None
+    start = Path(resume)
+    if found and read_state(found[-1]).step > read_state(start).step:
+        raise SettingsError(
+            f"{folder} has later checkpoints than {start}, up to {found[-1].name}: begin another run from it with"
+            " --out FOLDER, or remove them"
+        )
+    return start
 
 
 def open_run(folder: Path, recipe: Recipe) -> None:
@@ -72,8 +107,10 @@ class MetricsLog:
     def add(self, entry: Logged | Validated) -> None:
         kind = "train" if isinstance(entry, Logged) else "validation"
         values = {key: value for key, value in asdict(entry).items() if key != "seconds_left"}
-        with self._path.open("a") as file:
+        with clear_errors(self._path.parent), self._path.open("a") as file:
             file.write(json.dumps({"kind": kind, **_finite(values)}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a checkpoint on the disk has all that was logged before it
         if self._board is not None:
             for name, value in _scalars(entry).items():
                 self._board.add_scalar(name, value, entry.step)

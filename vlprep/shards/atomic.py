@@ -5,7 +5,8 @@ locks (flock: dropped by the kernel when their process dies, honoured across hos
 processes:
 
 - `.lock` is held for the moments in which a folder changes (a plan grows, a part is committed), never during work;
-- a temporary file is locked by its writer, so one that nobody holds was left by a killed process and may go.
+- a temporary file is locked by its writer, so one that nobody holds was left by a killed process and may go;
+- a folder that one process alone may work in, such as a pretraining run's, is held for as long as that takes.
 
 Where a file system knows no locks, nothing is ever cleaned up there, and `--shard-of` keeps the processes apart.
 """
@@ -18,15 +19,17 @@ import fcntl
 import hashlib
 import io
 import os
+import platform
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from vlprep.errors import VlprepError
+from vlprep.errors import SettingsError, VlprepError
 
 LOCK_NAME = ".lock"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_HELD = {errno.EACCES, errno.EAGAIN}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL}
 _BUFFER_BYTES = 1 << 20
 
@@ -58,6 +61,33 @@ def folder_lock(folder: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
+        yield
+
+
+@contextlib.contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """Keep other processes out of an existing folder.
+
+    Raises `SettingsError` at once, saying who has it, where another process does. The lock is a record lock: forked
+    processes do not share it, so that a killed one's children cannot hold up the next.
+    """
+    with contextlib.ExitStack() as stack:
+        with clear_errors(folder):
+            file = stack.enter_context(open(folder / LOCK_NAME, "a+"))
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in _HELD:
+                    file.seek(0)
+                    raise SettingsError(
+                        f"{folder} is in use by {file.read().strip() or 'another process'}: wait for its end, or choose"
+                        " another folder with --out"
+                    ) from error
+                if error.errno not in _NO_LOCKS:
+                    raise
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
         yield
 
 
