@@ -33,8 +33,14 @@ class Contrast:
 
 
 def mil_nce(clips_BJ: Tensor, texts_BKJ: Tensor, *, positives: Positives, gather: bool) -> Contrast:
-    """Each clip's loss. With `gather` the clips of all processes, which must all call this, are its negatives."""
-    clips_BJ, texts_BKJ = clips_BJ.float(), texts_BKJ.float()
+    """Each clip's loss, in float32. With `gather` the clips of all processes, which must all call this, are its
+    negatives.
+    """
+    with torch.autocast(clips_BJ.device.type, enabled=False):
+        return _contrast(clips_BJ.float(), texts_BKJ.float(), positives, gather)
+
+
+def _contrast(clips_BJ: Tensor, texts_BKJ: Tensor, positives: Positives, gather: bool) -> Contrast:
     clips_AJ, own = gathered(clips_BJ) if gather else (clips_BJ, slice(0, len(clips_BJ)))
     texts_AKJ = gathered(texts_BKJ)[0] if gather else texts_BKJ
     to_texts_BAK = torch.einsum("bj,akj->bak", clips_BJ, texts_AKJ)
