@@ -243,3 +243,48 @@ def test_coco_sample(samples: Path) -> None:
     found = captions(samples / "coco")
     assert len(found) == 6
     assert found["train2014/COCO_train2014_000000084002.jpg"][0].startswith("A bedroom with blue walls")
+
+
+def answers(root: Path) -> dict[str, dict[str, dict[str, float]]]:
+    dataset = open_dataset(root)
+    return {item.id: found for item in dataset.items if (found := dataset.answers_of(item))}
+
+
+def test_lxmert(tmp_path: Path) -> None:
+    entry = {
+        "img_id": "COCO_train2014_000000000009",
+        "sentf": {"mscoco": ["Some food."], "vqa": ["What is it?", "How many?"]},
+        "labelf": {"vqa": [{"food": 1, "bread": 0.3}, {}]},
+    }
+    write(tmp_path, {NAMES[0]: "", NAMES[1]: "", "mscoco_train.json": [entry]})
+    assert captions(tmp_path) == {NAMES[0]: ("Some food.", "What is it?", "How many?")}
+    assert answers(tmp_path) == {NAMES[0]: {"What is it?": {"food": 1.0, "bread": 0.3}}}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"labelf": {"vqa": [{}]}}, {"sentf": ["a list"]}, {"labelf": [{"food": 1}]}, {"sentf": {"vqa": 3}}]
+)
+def test_a_damaged_lxmert_file_is_named(tmp_path: Path, changes: dict) -> None:
+    entry = {"img_id": "9", "sentf": {"vqa": ["What is it?", "How many?"]}, "labelf": {}}
+    write(tmp_path, {"9.jpg": "", "train.json": [entry, entry | changes]})
+    with pytest.raises(SettingsError, match=r"train\.json: entry 1: not as in LXMERT"):
+        captions(tmp_path)
+
+
+def test_questions_as_records(tmp_path: Path) -> None:
+    fine_tuning = {"img_id": "9", "sent": "What is it?", "label": {"net": 1, "netting": 0.3}, "question_id": 1}
+    write(
+        tmp_path,
+        {
+            "9.jpg": "",
+            "25.jpg": "",
+            "vqa.json": [fine_tuning],
+            "more.csv": "image,question,answer\n25.jpg,How many?,two\n25.jpg,Why?,\n",
+            "classes.jsonl": json.dumps({"image": "25.jpg", "caption": "A giraffe", "label": 7}) + "\n",
+        },
+    )
+    assert answers(tmp_path) == {
+        "9.jpg": {"What is it?": {"net": 1.0, "netting": 0.3}},
+        "25.jpg": {"How many?": {"two": 1.0}},
+    }
+    assert set(captions(tmp_path)["25.jpg"]) == {"How many?", "Why?", "A giraffe"}

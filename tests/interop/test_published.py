@@ -104,6 +104,14 @@ def test_a_file_comes_back_as_it_was(system: str, tmp_path: Path) -> None:
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
+def test_other_answers_begin_anew(tmp_path: Path) -> None:
+    file = write_published(tmp_path, SMALL["lxmert"]().state_dict(), "lxmert").files[0]
+    model = Lxmert(replace(SMALL["lxmert"]().config, answers=3))
+    report = load_initial(model, str(file))
+    last = ("answer_head.logit_fc.3.bias", "answer_head.logit_fc.3.weight")
+    assert report.initial == report.unused == last
+
+
 def test_univls_first_stage_is_its_two_encoders(golden) -> None:
     published = keys(golden, "univl")
     with torch.device("meta"):

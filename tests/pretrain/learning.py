@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from vlprep.pretrain.recipe import ModelSettings, ObjectiveSettings, OptimiserSe
 from vlprep.pretrain.setup import model_config, open_corpora, prepare, store_facts
 from vlprep.pretrain.trainer import PretrainStep, Trainer
 from vlprep.pretrain.validate import validate
+from vlprep.shards import StoreReader
 from vlprep.shards.schema import regions_schema, text_schema
 
 WORDS = TextVocabulary(size=40, pad=0, cls=1, sep=2, mask=3, first_word=5, class_names=((30,), (31,), (32,), (33,)))
@@ -39,13 +42,15 @@ def tiny_recipe(objectives: Sequence[str], *, steps: int = 200, lr: float = 3e-3
     )
 
 
-def train(recipe: Recipe, stores: DatasetStores, folder: Path) -> tuple[dict[str, float], Trainer]:
+def train(
+    recipe: Recipe, stores: DatasetStores, folder: Path, words: TextVocabulary = WORDS
+) -> tuple[dict[str, float], Trainer]:
     """Figures of the held-out items after the recipe's last step, and the trainer with its model."""
     torch.manual_seed(0)
     corpora = open_corpora([stores], recipe)
     facts = store_facts(corpora)
-    model = build_model(model_config(recipe, WORDS, facts))
-    made = prepare(recipe, corpora, WORDS, facts, processes=1)
+    model = build_model(model_config(recipe, words, facts))
+    made = prepare(recipe, corpora, words, facts, processes=1)
     trainer = Trainer(model, made.objectives, made.batches, recipe.train, recipe.optimiser, World(), folder / "run")
     trainer.run(lambda event: None)
     step = PretrainStep(trainer.model, made.objectives)
@@ -78,6 +83,22 @@ def named_images(
         text=write(folder / "text", text_schema(), "text", texts, part_size=1000),
         regions=write(folder / "regions", schema, "regions", regions, part_size=1000),
     )
+
+
+def asked_images(folder: Path, count: int = 480, *, shuffled: bool = False) -> tuple[DatasetStores, TextVocabulary]:
+    """The images of `named_images`, about each of which the same is asked, and the vocabulary with the answers."""
+    stores = named_images(folder, count)
+    kinds = np.array([row["object_ids"][0] for row in StoreReader(stores.regions)])
+    if shuffled:
+        kinds = np.random.default_rng(2).permutation(kinds)
+    names = ("cat", "cow", "dog", "hen")
+    texts = {}
+    for number, kind in enumerate(kinds):
+        name = f"{number:03}.jpg"
+        texts[f"{name}#0"] = text(name, [20, 21]) | {"answers": json.dumps({names[kind]: 1.0})}
+    asked = write(folder / "asked", text_schema(answers=True), "text", texts, part_size=1000, names={"answers": names})
+    answers = {name: number for number, name in enumerate(names)}
+    return replace(stores, text=asked), replace(WORDS, answers=answers)
 
 
 def paired_and_shuffled(recipe: Recipe, folder: Path) -> tuple[dict[str, float], dict[str, float]]:

@@ -15,11 +15,11 @@ from vlprep.shards.schema import regions_schema, text_schema, tokens_schema
 NAMES = {"regions": {"classes": ["red", "green", "blue", "grey"]}}
 
 
-def write(folder, schema, kind, rows, *, part_size=2):
+def write(folder, schema, kind, rows, *, part_size=2, names=None):
     store = open_store(
         folder,
         schema,
-        StoreSettings(kind=kind, settings={}, weights=None, names=NAMES.get(kind, {})),
+        StoreSettings(kind=kind, settings={}, weights=None, names=names or NAMES.get(kind, {})),
     )
     store.plan(list(rows), part_size)
     for part in store.pending():

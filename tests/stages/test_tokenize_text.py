@@ -9,6 +9,7 @@ from PIL import Image
 
 from vlprep.errors import SettingsError
 from vlprep.shards import StoreReader
+from vlprep.shards.manifest import read_manifest
 from vlprep.stages.tokenize_text import open_store_encoder, open_store_tokenizer, tokenize_text
 
 
@@ -91,3 +92,31 @@ def test_a_folder_without_text_says_so(tmp_path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
     with pytest.raises(SettingsError, match="datasets inspect"):
         tokenize_text(tmp_path)
+
+
+def test_answers_of_questions_are_kept_and_named_by_frequency(folder) -> None:
+    def ask(*asked: tuple[str, str, dict[str, float]]) -> None:
+        lines = (json.dumps({"img_id": name, "sent": text, "label": label}) + "\n" for name, text, label in asked)
+        (folder / "vqa.jsonl").write_text("".join(lines))
+
+    first = [("a.jpg", "what is it", {"star": 1.0, "circle": 0.3}), ("b.jpg", "what is it", {"star": 1.0})]
+    ask(*first)
+    store = tokenize_text(folder, "train:100").folder
+    assert read_manifest(store).names == {"answers": ["star", "circle"]}
+    said = {row["id"]: row["answers"] for row in StoreReader(store)}
+    assert json.loads(said["a.jpg#2"]) == {"star": 1.0, "circle": 0.3}
+    assert said["a.jpg#0"] is None
+    assert said["v.mp4#0"] is None
+    ask(*first, ("b.jpg", "which colour", {"blue": 1.0}))
+    tokenize_text(folder, "train:100")  # the classes of a model that was trained stay as they are
+    assert read_manifest(store).names == {"answers": ["star", "circle"]}
+    tokenize_text(folder, "train:100", overwrite=True)
+    assert read_manifest(store).names == {"answers": ["star", "blue", "circle"]}
+
+
+def test_a_store_from_before_there_were_questions_goes_on(folder) -> None:
+    store = tokenize_text(folder, "train:100").folder
+    assert "answers" not in read_manifest(store).columns
+    (folder / "vqa.jsonl").write_text(json.dumps({"img_id": "b.jpg", "sent": "what", "label": {"star": 1}}) + "\n")
+    assert tokenize_text(folder, "train:100").status.rows == 6
+    assert "answers" not in read_manifest(store).columns

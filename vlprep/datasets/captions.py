@@ -7,14 +7,18 @@
 | Flickr30k tokens | `results_20130124.token`: `name.jpg#0<tab>caption` |
 | Conceptual Captions | `Train_GCC-training.tsv`: `caption<tab>url`, no header |
 | SBU | `sbu-captions-all.json`: lists `image_urls` and `captions`; or `…_urls.txt` beside `…_captions.txt` |
+| LXMERT | `mscoco_train.json`: `img_id`, `sentf` and `labelf`, texts and their answers by where they come from |
 | records | CSV or TSV with a header, JSON lines, a JSON list: a column that names the image and one with the text |
+
+A text may be a question with answers: in LXMERT's files with scores (`{"net": 1, "netting": 0.3}`), which a record has
+in `label`; a record's `answer` is its only one.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -25,12 +29,14 @@ from vlprep.datasets.records import Head, fault, read_json, read_records, read_t
 
 IMAGE_COLUMNS = (
     *("image", "image_path", "filepath", "file_path", "path", "file_name", "filename", "image_name", "img_path", "img"),
-    *("image_id", "video", "video_path", "video_id"),
+    *("image_id", "img_id", "video", "video_path", "video_id"),
 )
 ROW_COLUMNS = ("id", "key", "name")
 """Names of a row: taken for the image's only where nothing better names the image."""
 URL_COLUMNS = ("url", "image_url")
-TEXT_COLUMNS = ("caption", "captions", "text", "sentence", "sentences", "comment", "description")
+TEXT_COLUMNS = (
+    *("caption", "captions", "text", "sentence", "sentences", "comment", "description", "question", "sent"),
+)
 
 
 class CaptionRow(NamedTuple):
@@ -39,6 +45,8 @@ class CaptionRow(NamedTuple):
     text: str
     guessed: bool = False
     """The file has only a URL, and `keys` are what a downloader may have called the picture."""
+    answers: Mapping[str, float] = {}
+    """Where the text is a question: how right each answer is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,14 @@ def _texts(value: Any) -> list[str]:
     """One caption, a list of them, or Karpathy's sentences."""
     values = value if isinstance(value, list) else [value]
     return [text_of(entry.get("raw") if isinstance(entry, dict) else entry) for entry in values]
+
+
+def _answers(value: Any) -> dict[str, float]:
+    """Of a record's `label` or `answer`; empty where that is no answer (a class, for instance)."""
+    if isinstance(value, str) and (answer := text_of(value)):
+        return {answer: 1.0}
+    scores = value if isinstance(value, dict) else {}
+    return {text_of(name): float(score) for name, score in scores.items() if isinstance(score, (int, float))}
 
 
 def _members(path: Path, *names: str) -> list[list[Any]]:
@@ -155,6 +171,18 @@ def _paired(path: Path, urls: list[str], texts: list[str]) -> Iterator[CaptionRo
         yield CaptionRow(url_keys(str(url).strip(), row), text_of(text), guessed=True)
 
 
+def _read_lxmert(path: Path) -> Iterator[CaptionRow]:
+    for where, values in read_records(path):
+        try:
+            key, sources, labels = str(values["img_id"]), values["sentf"].items(), values.get("labelf", {})
+            for source, texts in sources:
+                answers = labels.get(source) or [{}] * len(texts)
+                for text, answer in zip(texts, answers, strict=True):
+                    yield CaptionRow((key,), text_of(text), answers=_answers(answer))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise fault(path, where, f"not as in LXMERT's files ({error!r})") from error
+
+
 def _read_records(path: Path) -> Iterator[CaptionRow]:
     for row, (where, values) in enumerate(read_records(path)):
         keys = record_keys(values)
@@ -165,7 +193,9 @@ def _read_records(path: Path) -> Iterator[CaptionRow]:
         texts = next((_texts(values[name]) for name in TEXT_COLUMNS if name in values), None)
         if texts is None:
             raise fault(path, where, f"no caption; expected one of {', '.join(TEXT_COLUMNS)}")
-        yield from (CaptionRow(keys, text, guessed) for text in texts)
+        label = values.get("label")
+        answers = _answers(label if isinstance(label, dict) else values.get("answer"))
+        yield from (CaptionRow(keys, text, guessed, answers) for text in texts)
 
 
 def _has(*patterns: str) -> Callable[[Head], bool]:
@@ -193,6 +223,10 @@ def _fits_sbu_text(head: Head) -> bool:
     return head.suffix == ".txt" and "_captions." in head.path.name and _urls_beside(head.path).is_file()
 
 
+def _fits_lxmert(head: Head) -> bool:
+    return head.suffix == ".json" and head.columns >= {"img_id", "sentf"}
+
+
 def _fits_records(head: Head) -> bool:
     has_image = head.columns & {*IMAGE_COLUMNS, *URL_COLUMNS, *ROW_COLUMNS}
     return head.suffix in (".csv", ".tsv", ".jsonl", ".json") and bool(has_image and head.columns & {*TEXT_COLUMNS})
@@ -205,5 +239,6 @@ CAPTION_FORMATS = (
     CaptionFormat("SBU text", _fits_sbu_text, _read_sbu_text),
     CaptionFormat("Flickr30k tokens", _fits_tokens, _read_tokens),
     CaptionFormat("Conceptual Captions", _fits_conceptual, _read_conceptual),
+    CaptionFormat("LXMERT", _fits_lxmert, _read_lxmert),
     CaptionFormat("caption records", _fits_records, _read_records),
 )

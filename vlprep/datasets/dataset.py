@@ -46,7 +46,11 @@ class Dataset:
         Raises:
             SettingsError: a caption file is damaged, or called captions and of no known format.
         """
-        return self._captions.get(item.id, ())
+        return tuple(self._captions.get(item.id, ()))
+
+    def answers_of(self, item: Item) -> Mapping[str, Mapping[str, float]]:
+        """Of those of its captions that are questions: how right each answer is (LXMERT's files have such)."""
+        return {text: answers for text, answers in self._captions.get(item.id, {}).items() if answers}
 
     def narration_of(self, video: Item) -> tuple[Segment, ...]:
         """The usable segments of a video by start time (see `vlprep.datasets.narration.usable`).
@@ -69,13 +73,17 @@ class Dataset:
         return NarratedVideos(self.root, tables, self.annotations.one_video, self.videos)
 
     @cached_property
-    def _captions(self) -> dict[str, tuple[str, ...]]:
+    def _captions(self) -> dict[str, dict[str, Mapping[str, float]]]:
+        """By item, each text once with its answers, in the order of the files."""
         self.annotations.refuse_unknown_captions(self.root)
-        texts: dict[str, dict[str, None]] = {}  # ordered sets
+        captions: dict[str, dict[str, Mapping[str, float]]] = {}
         for name, form in self.annotations.captions:
-            for item_id, lines in join_captions(form.read(self.root / name), self.index).texts.items():
-                texts.setdefault(item_id, {}).update(dict.fromkeys(lines))
-        return {item_id: tuple(lines) for item_id, lines in texts.items()}
+            joined = join_captions(form.read(self.root / name), self.index)
+            for item_id, lines in joined.texts.items():
+                known, answers = captions.setdefault(item_id, {}), joined.answers.get(item_id, {})
+                for line in lines:
+                    known[line] = answers.get(line) or known.get(line, {})
+        return captions
 
 
 def open_dataset(folder: Path) -> Dataset:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -91,6 +91,8 @@ class JoinedCaptions:
 
     texts: dict[str, list[str]] = field(default_factory=dict)
     """By item id, in file order, empty texts left out."""
+    answers: dict[str, dict[str, Mapping[str, float]]] = field(default_factory=dict)
+    """By item id and text, of the texts that have any."""
     rows: int = 0
     unmatched: dict[str, int] = field(default_factory=dict)
     """Names for which there is no item, or more than one, with the number of their captions."""
@@ -103,7 +105,7 @@ def join_captions(rows: Iterable[CaptionRow], index: ItemIndex) -> JoinedCaption
     joined = JoinedCaptions()
     likely: dict[str, list[str]] = {}
     claimed_by: dict[str, str] = {}
-    for keys, text, guessed in rows:
+    for keys, text, guessed, answers in rows:
         joined.rows += 1
         match = index.find(keys)
         if match is None:
@@ -114,6 +116,8 @@ def join_captions(rows: Iterable[CaptionRow], index: ItemIndex) -> JoinedCaption
             joined.contested.add(item_id)
         if text:
             (joined.texts if sure else likely).setdefault(item_id, []).append(text)
+            if answers:
+                joined.answers.setdefault(item_id, {})[text] = answers
     joined.contested -= joined.texts.keys()
     for item_id, texts in likely.items():
         if item_id not in joined.contested and item_id not in joined.texts:

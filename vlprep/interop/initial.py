@@ -15,6 +15,8 @@ from vlprep.weights import from_hub, load_arrays, resolve
 
 _VLP_TYPES = [0, 1, 0, 0, 0, 1]
 """Which of BERT's two token types each of VLP's six starts from (UniLM's --new_segment_ids)."""
+_ANSWERS = "answer_head.logit_fc.3."
+"""LXMERT's layer with a row for each answer."""
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _KNOWN_TOKENIZERS = {30_522: "bert-base-uncased", 28_996: "bert-base-cased", 119_547: "bert-base-multilingual-cased"}
 
@@ -58,7 +60,8 @@ def load_initial(model: nn.Module, source: str) -> InitialWeights:
 
     Raises:
         SettingsError: No such weights, weights of another kind of model, or a tensor of another shape. Only a position
-            table may be longer or shorter: the rows that both have are loaded.
+            table may be longer or shorter: the rows that both have are loaded; and answers to questions, which are
+            then others, may be more or fewer: their layer is not.
     """
     file = find_weights(source)
     found = to_ours(load_arrays(file), str(file))
@@ -68,7 +71,7 @@ def load_initial(model: nn.Module, source: str) -> InitialWeights:
         raise SettingsError(f"--init {source}: {file} is no checkpoint of such a model (it has no {first})")
     if first == WORDS:
         _require_sizes(source, state[WORDS], found[WORDS])
-    shared = [name for name in state if name in found]
+    shared = [name for name in state if name in found and not _other_answers(name, state[name], found[name])]
     partly = [name for name in shared if name == POSITIONS and found[name].shape != state[name].shape]
     with torch.no_grad():
         for name in shared:
@@ -79,7 +82,7 @@ def load_initial(model: nn.Module, source: str) -> InitialWeights:
         loaded=tuple(sorted(set(shared) - set(partly))),
         partly=tuple(partly),
         initial=tuple(sorted(state.keys() - set(shared))),
-        unused=tuple(sorted(found.keys() - state.keys())),
+        unused=tuple(sorted(found.keys() - set(shared))),
     )
 
 
@@ -104,6 +107,10 @@ def find_weights(source: str) -> Path:
         return from_hub(source, None, by_hand)
     except SettingsError as error:
         raise SettingsError(f"--init {source}: neither a file nor a folder here, and {error}") from error
+
+
+def _other_answers(name: str, mine: Tensor, theirs: Tensor) -> bool:
+    return name.startswith(_ANSWERS) and len(mine) != len(theirs)
 
 
 def _require_sizes(source: str, mine_WH: Tensor, theirs_WH: Tensor) -> None:

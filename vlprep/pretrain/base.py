@@ -97,6 +97,8 @@ class Sample:
     text_ids: NDArray[np.int32] | None = None
     """Pieces without special tokens."""
     regions: RegionSample | None = None
+    answers: Mapping[str, float] = field(default_factory=dict)
+    """Where the text is a question: how right each answer is."""
     visual_tokens: NDArray[np.uint16] | None = None
     video: NarratedVideo | None = None
 

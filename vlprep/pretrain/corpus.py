@@ -7,8 +7,9 @@ Shape suffixes: S samples.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -85,6 +86,7 @@ class Corpus:
         # With `class_ids` the store has the most probable classes only; imported features may lack the background.
         self.has_distributions = {"class_probs", "background_prob"} <= columns.keys() and "class_ids" not in columns
         self.has_attributes = "attribute_probs" in columns
+        self.has_answers = self.text is not None and "answers" in self.text.manifest.columns
 
     def __len__(self) -> int:
         return len(self.places)
@@ -133,7 +135,7 @@ class Corpus:
             confidence_R=row["max_conf"][begin:end],
             attribute_probs_RA=row["attribute_probs"][begin:end] if self.has_attributes else None,
         )
-        return Sample(key=number, text_ids=text_ids, regions=regions)
+        return Sample(key=number, text_ids=text_ids, answers=self._answers(number), regions=regions)
 
     def _text_ids(self, number: int) -> NDArray[np.int32] | None:
         first, last = int(self.places.first_text_S[number]), int(self.places.last_text_S[number])
@@ -141,6 +143,13 @@ class Corpus:
             return None
         ids: NDArray[np.int32] = self.text[first]["token_ids"]
         return ids if first == last else np.concatenate([ids, self.text[last]["token_ids"]])
+
+    def _answers(self, number: int) -> Mapping[str, float]:
+        if not self.has_answers or self.text is None:
+            return {}
+        said = self.text[int(self.places.first_text_S[number])]["answers"]
+        answers: dict[str, float] = json.loads(said) if said else {}
+        return answers
 
     def _num_text(self) -> Ints:
         if self.text is None:

@@ -7,7 +7,8 @@ fixed epoch is the same at every step.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,8 @@ class TextVocabulary:
     """Random replacements are drawn from `first_word` to `size` - 1 (UNITER: from the id of "!", mlm.py:31-40)."""
     class_names: tuple[tuple[int, ...], ...] = ()
     """Pieces of the name of each foreground class, for tags."""
+    answers: Mapping[str, int] = field(default_factory=dict)
+    """The class of each answer to questions about images."""
     vectors: VectorTable | None = None
     """Where ids are those of words with vectors; there are then no special tokens (-1)."""
 

@@ -21,6 +21,8 @@ class RunData:
     """SHA-256 of the text stores' tokenizer."""
     visual_vocabulary: str | None
     """SHA-256 of the tokens stores' vocabulary."""
+    answers: tuple[str, ...] = ()
+    """To questions about images: what the classes of the answer head are."""
 
 
 def write_run_data(run: Path, data: RunData) -> None:
@@ -31,7 +33,8 @@ def read_run_data(run: Path) -> RunData:
     """Raises `SettingsError` where the folder is no run, or one of an earlier version."""
     try:
         found = json.loads((run / DATA_NAME).read_text())
-        return RunData(**{**found, "datasets": tuple(found["datasets"])})
+        lists = {name: tuple(found.get(name, ())) for name in ("datasets", "answers")}
+        return RunData(**{**found, **lists})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise SettingsError(
             f"{run}: {DATA_NAME}, which says what the run was trained on, cannot be read ({error});"

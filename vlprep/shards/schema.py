@@ -104,23 +104,24 @@ def tokens_schema(vocabulary_size: int = 20_736) -> pa.Schema:
     return _schema("tokens", [*_item_fields(), _vectors("times", pa.float64(), 2), _values("tokens", token)])
 
 
-def text_schema() -> pa.Schema:
-    """A caption, or a segment of narration.
+def text_schema(*, answers: bool = False) -> pa.Schema:
+    """A caption, a question, or a segment of narration.
 
     `id` is the text's own, `item_id` the id of the image or video that it is about (as are `path` and `source_id`).
-    `start`, `end` in seconds are null for captions. `token_ids` (N,) int32.
+    `start`, `end` in seconds are null for captions. `token_ids` (N,) int32. With `answers`: how right
+    each answer is as JSON, `{"net": 1.0}`, null where the text is no question.
     """
-    return _schema(
-        "text",
-        [
-            *_item_fields(),
-            pa.field("item_id", pa.string(), nullable=False),
-            pa.field("start", pa.float64()),
-            pa.field("end", pa.float64()),
-            pa.field("text", pa.string(), nullable=False),
-            _values("token_ids", pa.int32()),
-        ],
-    )
+    fields = [
+        *_item_fields(),
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("start", pa.float64()),
+        pa.field("end", pa.float64()),
+        pa.field("text", pa.string(), nullable=False),
+        _values("token_ids", pa.int32()),
+    ]
+    if answers:
+        fields.append(pa.field("answers", pa.string()))
+    return _schema("text", fields)
 
 
 def embeddings_schema(size: int) -> pa.Schema:

@@ -112,6 +112,7 @@ def text_vocabulary(stores: Sequence[DatasetStores]) -> TextVocabulary:
         mask=tokenizer.special("[MASK]"),
         first_word=tokenizer.first_word,
         class_names=tuple(tuple(pieces) for pieces in tokenizer.encode(_class_names(stores))),
+        answers={answer: number for number, answer in enumerate(_answers(texts))},
     )
 
 
@@ -140,6 +141,11 @@ def _class_names(stores: Sequence[DatasetStores]) -> tuple[str, ...]:
         differing = ", ".join(str(folder) for folder in found.values())
         raise SettingsError(f"the regions stores name different classes ({differing}): extract them with one detector")
     return next(iter(found), ())
+
+
+def _answers(texts: Sequence[Path]) -> tuple[str, ...]:
+    """All answers that text stores name, those of the first store first."""
+    return tuple(dict.fromkeys(answer for text in texts for answer in read_manifest(text).names.get("answers", ())))
 
 
 def read_vocabulary(stores: Sequence[DatasetStores]) -> Vocabulary | None:
@@ -171,6 +177,7 @@ def run_data(datasets: Sequence[Path], stores: Sequence[DatasetStores]) -> RunDa
         datasets=tuple(str(folder.resolve()) for folder in datasets),
         tokenizer=read_manifest(texts[0]).settings["sha256"] if texts else None,
         visual_vocabulary=hashlib.sha256((tokens[0] / VOCABULARY_NAME).read_bytes()).hexdigest() if tokens else None,
+        answers=_answers(texts),
     )
 
 

@@ -6,14 +6,16 @@ so that whoever reads it needs nothing else; a table as large as GoogleNews' sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vlprep.datasets import Dataset, Item, open_dataset
 from vlprep.errors import SettingsError
 from vlprep.shards import Status, Store, StoreReader, StoreSettings, open_store
-from vlprep.shards.manifest import read_manifest
+from vlprep.shards.manifest import MANIFEST_NAME, read_manifest
 from vlprep.shards.schema import text_schema
 from vlprep.text.tokenizer import TOKENIZER_NAME, Tokenizer, open_tokenizer
 from vlprep.text.word_vectors import Coverage, open_word_vectors, split_words, stop_words
@@ -21,6 +23,8 @@ from vlprep.text.words import WordEncoder, is_words, open_store_words, open_word
 
 PART_SIZE = 65_536
 BATCH = 1024
+_MOST_ANSWERS = 9500
+"""Kinds of answers that a store names, the most frequent: as many as LXMERT was trained to tell apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,8 @@ class Text:
     text: str
     start: float | None = None
     end: float | None = None
+    answers: Mapping[str, float] = field(default_factory=dict)
+    """Where the text is a question: how right each answer is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +85,10 @@ def fill_text_store(
 
     Raises `SettingsError` where the store there has another tokenizer.
     """
-    settings = StoreSettings(kind="text", settings=made.settings(), weights=None)
-    store = open_store(folder, text_schema(), settings, overwrite=overwrite)
+    answers = _answer_names(folder, texts, overwrite=overwrite)
+    names = {"answers": answers} if answers else {}
+    settings = StoreSettings(kind="text", settings=made.settings(), weights=None, names=names)
+    store = open_store(folder, text_schema(answers=bool(answers)), settings, overwrite=overwrite)
     made.keep(store.folder)
     store.plan([text.id for text in texts], PART_SIZE)
     by_id = {text.id: text for text in texts}
@@ -91,7 +99,7 @@ def fill_text_store(
             for start in range(0, len(ids), BATCH):
                 present = [by_id[name] for name in ids[start : start + BATCH] if name in by_id]
                 for text, token_ids in zip(present, made.encode([text.text for text in present]), strict=True):
-                    writer.add(text.id, _row(text, token_ids))
+                    writer.add(text.id, _row(text, token_ids) | (_answers_of(text) if answers else {}))
                     pieces += len(token_ids)
                 for name in ids[start : start + BATCH]:
                     if name not in by_id:
@@ -102,8 +110,9 @@ def fill_text_store(
 def collect_texts(dataset: Dataset) -> Iterator[Text]:
     """Every caption and narration segment, by item."""
     for item in dataset.items:
+        answers = dataset.answers_of(item)
         yield from (
-            Text(id=f"{item.id}#{number}", item=item, text=caption)
+            Text(id=f"{item.id}#{number}", item=item, text=caption, answers=answers.get(caption, {}))
             for number, caption in enumerate(dataset.captions_of(item))
         )
     for video in dataset.videos:
@@ -169,6 +178,18 @@ def _trained_before(store_folder: Path, choice: str) -> Tokenizer | WordEncoder 
     if made_by != choice or not choice.startswith(("train:", "words:train:")):
         return None
     return open_store_encoder(store_folder)
+
+
+def _answer_names(store_folder: Path, texts: Sequence[Text], *, overwrite: bool) -> tuple[str, ...]:
+    """All answers, the most frequent first; those of the store that is there, whose order others count on."""
+    if not overwrite and (store_folder / MANIFEST_NAME).is_file():
+        return tuple(read_manifest(store_folder).names.get("answers", ()))
+    counts = Counter(answer for text in texts for answer in text.answers)
+    return tuple(sorted(counts, key=lambda answer: (-counts[answer], answer))[:_MOST_ANSWERS])
+
+
+def _answers_of(text: Text) -> dict[str, object]:
+    return {"answers": json.dumps(text.answers, ensure_ascii=False) if text.answers else None}
 
 
 def _row(text: Text, token_ids: Sequence[int]) -> dict[str, object]:

@@ -83,6 +83,7 @@ def open_trained(checkpoint: Path, dataset: Path, *, device: str = "cpu", everyt
     corpora = open_corpora(stores, recipe)
     vocabulary = read_vocabulary(stores)
     facts, words = data_facts(corpora, vocabulary), text_vocabulary(stores)
+    words = dataclasses.replace(words, answers={answer: number for number, answer in enumerate(trained_on.answers)})
     _require_equal(found.model, model_config(recipe, words, facts), dataset)
     model = build_model(found.model)
     model.load_state_dict(read_model(found.checkpoint))

@@ -5,7 +5,7 @@ Parameter names are those of `model_LXRT.pth` (airsplay/lxmert src/lxrt/modeling
 region; here sequences are packed, so that each stream sees exactly what it has.
 
 Shape suffixes: P text pieces, R regions, B sequences, M positions, H hidden size, D feature size, K foreground classes,
-A attributes, W words.
+A attributes, N answers, W words.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LxmertConfig:
     """Foreground classes: LXMERT has no background."""
     region_attributes: int = 400
     answers: int = 0
-    """Of question answering (9500 in the published file). Nothing here trains that head; fine-tuning may."""
+    """Of question answering (9500 in the published file)."""
     attention: Backend = "padded"
 
 
@@ -58,6 +58,7 @@ def lxmert_config(settings: ModelSettings, words: TextVocabulary, facts: StoreFa
         region_dim=facts.region_dim,
         region_classes=facts.num_classes,
         region_attributes=facts.num_attributes,
+        answers=len(words.answers),
         attention=settings.attention,
     )
 
@@ -124,12 +125,20 @@ class Lxmert(nn.Module):
         logits_MW: Tensor = self.cls["predictions"](states_MH, embeddings.word_embeddings.weight)
         return logits_MW
 
-    def match_logits(self, streams: Streams, inputs: Inputs) -> Tensor:
-        """(B, 2): column 1 is a match."""
+    def pooled(self, streams: Streams, inputs: Inputs) -> Tensor:
+        """(B, H) of the text stream's [CLS]."""
         assert inputs.text is not None
-        pooled_BH = self.bert["pooler"](first_states(streams.text_PH, inputs.text.lengths_B))
+        pooled_BH: Tensor = self.bert["pooler"](first_states(streams.text_PH, inputs.text.lengths_B))
+        return pooled_BH
+
+    def match_logits(self, pooled_BH: Tensor) -> Tensor:
+        """(B, 2): column 1 is a match."""
         logits_B2: Tensor = self.cls["seq_relationship"](pooled_BH)
         return logits_B2
+
+    def answer_logits(self, pooled_BH: Tensor) -> Tensor | None:
+        """(B, N) over the answers; None where the data has no questions."""
+        return self.answer_head["logit_fc"](pooled_BH) if self.config.answers else None
 
     def region_scores(self, regions_RH: Tensor) -> dict[str, Tensor]:
         """`obj` (R, K), `feat` (R, D) and, where the data has attributes, `attr` (R, A)."""

@@ -85,7 +85,7 @@ OBJECTIVES: Mapping[str, ObjectiveEntry] = {
     "lxmert": ObjectiveEntry(
         make=lambda rule, settings: LxmertTasks(rule=rule),
         systems="LXMERT",
-        formula="match + mlm + (objects + attributes, by confidence, + masked features) / 0.15",
+        formula="match + mlm + (objects + attributes, by confidence, + masked features) / 0.15 + answers",
         source="LXMERT lxrt/modeling.py:635-1000",
         kind="lxmert",
     ),

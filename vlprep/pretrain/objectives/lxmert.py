@@ -1,22 +1,25 @@
-"""LXMERT's five tasks, trained together: `lxmert` (airsplay/lxmert src/lxrt/modeling.py:635-1000, lxmert_pretrain.py).
+"""LXMERT's six tasks, trained together: `lxmert` (airsplay/lxmert src/lxrt/modeling.py:635-1000, lxmert_pretrain.py).
 
-    loss      = match + mlm + objects + attributes + features
+    loss      = match + mlm + objects + attributes + features + answers
     match       mean over sequences of -log softmax(W tanh-pooled [CLS])[label], 1 = match; half of the images get the
                 text of another one
     mlm         mean over masked pieces of -log softmax(logits)[piece], mismatched pairs included
     objects     mean over ALL regions of confidence * -log softmax(logits)[detector's class], / 0.15
     attributes  the same with the detector's attribute
     features    mean over ALL regions of masked * (mean over dimensions of SmoothL1(prediction - feature)), / 0.15
+    answers     mean over questions with their own image of -log softmax(head(tanh-pooled [CLS]))[answer], an answer
+                drawn by how right each is
 
 As published, objects and attributes are learned at every region, masked or not, since their weight is the detector's
 confidence and not the mask. Text: 15 %, 80-10-10, nothing forced. Regions: 15 %, of which 80 % zero, 10 % another
 image's region, 10 % kept.
 
 Deviations: random pieces come from the words only (published: special tokens too); all regions of an image that are
-replaced come from one other image (published: each from its own); question answering is left out, since captions hold
-no answers. A store without attributes trains the other four; in a mixture, regions without attributes are not counted.
+replaced come from one other image (published: each from its own); the answers are those of the text stores, the 9500
+most frequent of each (published: a list beside the code). Stores without attributes or questions train the other tasks;
+in a mixture, regions without attributes and texts without answers are not counted.
 
-Shape suffixes: M masked pieces, B sequences, R regions, D feature size, K classes, A attributes.
+Shape suffixes: M masked pieces, B sequences, R regions, D feature size, K classes, A attributes, N answers.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ from vlprep.pretrain.models.lxmert import Lxmert
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.packing import Example, join, pack, text_rows
 
-_NO_ATTRIBUTE = -1
+_NONE = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,8 @@ class LxmertTargets:
     """As the detector gave them."""
     masked_R: Tensor
     """bool: also those that are masked but kept or replaced."""
+    answers_B: Tensor
+    """-1 where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,7 @@ class _Masked:
     label: int
     regions: RegionSample
     masks: MaskedRegions
+    answer: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +102,15 @@ class LxmertTasks:
             label=int(not mismatch),
             regions=sample.regions,
             masks=masks,
+            answer=_NONE if mismatch else self.answer(sample, draw),
         )
+
+    def answer(self, sample: Sample, draw: np.random.Generator) -> int:
+        """The class of one of its answers; -1 where it has none that the stores name."""
+        known = self.rule.words.answers
+        classes = [known[answer] for answer in sample.answers if answer in known]
+        scores = np.array([score for answer, score in sample.answers.items() if answer in known])
+        return int(draw.choice(classes, p=scores / scores.sum())) if scores.sum() > 0 else _NONE
 
     def collate(self, examples: list[_Masked]) -> MicroBatch:
         sequences = [example.sequence for example in examples]
@@ -111,13 +125,15 @@ class LxmertTasks:
             attribute_confidence_R=_floats(list(confidences)),
             features_RD=_floats([example.regions.features_RD for example in examples]),
             masked_R=torch.from_numpy(np.concatenate([example.masks.targets_R for example in examples])),
+            answers_B=torch.tensor([example.answer for example in examples]),
         )
         regions = len(targets.objects_R)
         counts = {
             "mlm": len(targets.rows_M),
             "objects": regions,
-            "attributes": int((targets.attributes_R != _NO_ATTRIBUTE).sum()),
+            "attributes": int((targets.attributes_R != _NONE).sum()),
             "features": regions,
+            "answers": int((targets.answers_B != _NONE).sum()),
         }
         return MicroBatch(
             objective=self.name,
@@ -134,14 +150,15 @@ class LxmertTasks:
 
     def scores(self, model: Lxmert, inputs: Inputs) -> Tensor:
         """(B,) how much more a match than not, for ranking."""
-        logits_B2 = model.match_logits(model.encode(inputs), inputs).float()
+        logits_B2 = model.match_logits(model.pooled(model.encode(inputs), inputs)).float()
         return logits_B2[:, 1] - logits_B2[:, 0]
 
     def loss(self, model: Lxmert, batch: MicroBatch) -> Loss:
         targets: LxmertTargets = batch.targets
         streams = model.encode(batch.inputs)
         words_MW = model.word_logits(streams.text_PH[targets.rows_M]).float()
-        match_B2 = model.match_logits(streams, batch.inputs).float()
+        pooled_BH = model.pooled(streams, batch.inputs)
+        match_B2, answers_BN = model.match_logits(pooled_BH).float(), model.answer_logits(pooled_BH)
         scores = {name: values.float() for name, values in model.region_scores(streams.regions_RH).items()}
         terms = {
             "mlm": F.cross_entropy(words_MW, targets.ids_M, reduction="sum"),
@@ -155,11 +172,16 @@ class LxmertTasks:
             "mlm accuracy": (words_MW.argmax(1) == targets.ids_M).sum(),
             "objects accuracy": (scores["obj"].argmax(1) == targets.objects_R).sum(),
         }
+        if answers_BN is not None:
+            terms["answers"] = F.cross_entropy(
+                answers_BN.float(), targets.answers_B, reduction="sum", ignore_index=_NONE
+            )
+            parts["answers accuracy"] = (answers_BN.argmax(1) == targets.answers_B).sum()
         return Loss(F.cross_entropy(match_B2, targets.labels_B, reduction="sum"), parts, terms)
 
 
 def _weighted(logits_RK: Tensor, labels_R: Tensor, confidence_R: Tensor) -> Tensor:
-    losses_R = F.cross_entropy(logits_RK, labels_R, reduction="none", ignore_index=_NO_ATTRIBUTE)
+    losses_R = F.cross_entropy(logits_RK, labels_R, reduction="none", ignore_index=_NONE)
     return (losses_R * confidence_R).sum() / MASK_RATE
 
 
@@ -181,7 +203,7 @@ def _attributes(regions: RegionSample) -> tuple[Ints, NDArray[np.float32]]:
     """(R,) likeliest attribute and its probability; -1 and 0 where the store has none."""
     if regions.attribute_probs_RA is None:
         count = len(regions.object_ids_R)
-        return np.full(count, _NO_ATTRIBUTE), np.zeros(count, np.float32)
+        return np.full(count, _NONE), np.zeros(count, np.float32)
     return regions.attribute_probs_RA.argmax(1), regions.attribute_probs_RA.max(1).astype(np.float32)
 
 
