@@ -43,10 +43,11 @@ def test_losses_by_their_formulas() -> None:
         features = clips.features_CD.float()
         states = model.encode_clips(replace(clips, features_CD=features * ~clips.masked_C[:, None]))
         embedding = model.visual["embeddings"].word_embeddings
-        targets = features @ embedding.weight.t() + embedding.bias
+        normal = (features - features.mean(1, keepdim=True)) / features.std(1, correction=0, keepdim=True)
+        targets = normal @ embedding.weight.t() + embedding.bias
         visual = 0.0
         for row in rows:
-            scores = [float(states[row] @ target) for target in targets]
+            scores = [float(states[row] @ target) / 4 for target in targets]
             visual -= scores[row] - np.logaddexp.reduce(scores)
         assert loss.terms["visual"].item() == pytest.approx(visual, rel=1e-5)
         information = TASKS.information(model, batch.inputs).double().numpy()

@@ -242,6 +242,17 @@ def test_masked_clips_are_zero_before_they_are_normalised() -> None:
     torch.testing.assert_close(plain, model.clip_features(clips))
 
 
+def test_clips_may_begin_centred() -> None:
+    model = Univl(CONFIG)
+    features = 10 + torch.arange(8) + torch.randn(500, 8)  # what they share is most of them
+    model.standardise_clips(features)
+    with torch.no_grad():
+        normal = model.normalize_video["visual_norm2d"](features)
+        embedded = model.visual["embeddings"].word_embeddings(normal)
+    assert embedded.mean(0).abs().max() < 1e-4
+    assert embedded.std().item() == pytest.approx(1, rel=1e-3)
+
+
 def test_segments_are_drawn_together() -> None:
     drawn = {tuple(consecutive(7, 3, np.random.default_rng(seed))) for seed in range(50)}
     assert drawn == {(0, 1, 2), (3, 4, 5), (6, 0, 1)}

@@ -5,7 +5,7 @@ sizes.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlprep.errors import SettingsError
-from vlprep.pretrain.base import Objective, StoreFacts
+from vlprep.pretrain.base import Objective, Sample, StoreFacts
 from vlprep.pretrain.batching import ObjectiveSchedule
 from vlprep.pretrain.corpus import Corpus, DatasetStores, Mixture, SampleSource
 from vlprep.pretrain.file_corpus import FileCorpus
@@ -90,12 +90,22 @@ def prepare(
 
 
 def mean_region(prepared: Prepared) -> NDArray[np.float32]:
-    """(D,) the mean feature of the regions that train, over up to `_SAMPLES_FOR_MEAN` samples spread evenly."""
-    numbers = next(iter(prepared.train.values())).samples
-    chosen = numbers[:: -(-len(numbers) // _SAMPLES_FOR_MEAN)]
-    shown = [sample.regions.features_RD for sample in map(prepared.corpus.sample, chosen.tolist()) if sample.regions]
+    """(D,) the mean feature of regions that train."""
+    shown = [sample.regions.features_RD for sample in _some_samples(prepared) if sample.regions]
     mean_D: NDArray[np.float32] = np.concatenate(shown).mean(0, dtype=np.float32)
     return mean_D
+
+
+def some_clips(prepared: Prepared) -> NDArray[np.float32]:
+    """(C, D) features of clips that train, of the first store."""
+    shown = [sample.video.features_CD[0] for sample in _some_samples(prepared) if sample.video]
+    return np.concatenate(shown).astype(np.float32)
+
+
+def _some_samples(prepared: Prepared) -> Iterator[Sample]:
+    """Up to `_SAMPLES_FOR_MEAN` of the samples that train, spread evenly."""
+    numbers = next(iter(prepared.train.values())).samples
+    return map(prepared.corpus.sample, numbers[:: -(-len(numbers) // _SAMPLES_FOR_MEAN)].tolist())
 
 
 def open_corpora(stores: Sequence[DatasetStores], recipe: Recipe) -> list[SampleSource]:

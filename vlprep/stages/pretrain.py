@@ -20,10 +20,12 @@ from vlprep.pretrain.corpus import DatasetStores
 from vlprep.pretrain.distributed import World, join_world
 from vlprep.pretrain.embeddings import VisualTokenEmbeddings
 from vlprep.pretrain.masking import TextVocabulary
+from vlprep.pretrain.models.cbt import Cbt
 from vlprep.pretrain.models.config_file import write_model_config
 from vlprep.pretrain.models.kinds import ModelConfig, build_model
 from vlprep.pretrain.models.milnce import MilNce
 from vlprep.pretrain.models.single_stream import SingleStream
+from vlprep.pretrain.models.univl import Univl
 from vlprep.pretrain.recipe import Recipe
 from vlprep.pretrain.run_data import write_run_data
 from vlprep.pretrain.run_folder import (
@@ -35,7 +37,7 @@ from vlprep.pretrain.run_folder import (
     read_metrics,
     starting_point,
 )
-from vlprep.pretrain.setup import mean_region, model_config, open_corpora, prepare
+from vlprep.pretrain.setup import mean_region, model_config, open_corpora, prepare, some_clips
 from vlprep.pretrain.trainer import Logged, PretrainStep, Saved, Trainer
 from vlprep.pretrain.validate import Validated, validate
 from vlprep.report.curves import draw_curves
@@ -129,6 +131,8 @@ def _train(
     model = _build_model(config, recipe, vocabulary, words)
     if recipe.model.centre_regions and isinstance(model, SingleStream) and model.config.region_dim:
         model.centre_regions(torch.from_numpy(mean_region(prepared)))
+    if recipe.model.standardise_clips and isinstance(model, Univl | Cbt):
+        model.standardise_clips(torch.from_numpy(some_clips(prepared)))
     notes = [load_initial(model, recipe.model.init).summary()] if recipe.model.init and start is None else []
     trainer = Trainer(model, prepared.objectives, prepared.batches, recipe.train, recipe.optimiser, world, folder)
     if start is not None:

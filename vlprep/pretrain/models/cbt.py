@@ -3,11 +3,11 @@ of each other.
 
 No code or weights were published; reference/training.md §1.9 has the paper as it is remembered, unverified. From the
 paper: the text encoder is a pretrained BERT and stays as it is; clips are continuous S3D features; the cross-modal
-transformer has one layer over both encoders' states, with a linear output. Decided here: a clip's target is its
-embedding without position, so that predictions and targets are of one width and nothing is added on top of the visual
-transformer; the cross encoder is UniVL's, whose pooled first state the output reads; masked clips are zero. Nothing
-here trains the text encoder: without `model.init` it is a random projection that tells words apart but not what they
-mean.
+transformer has one layer over both encoders' states, with a linear output. Decided here: features are normalised as
+UniVL's are, and zero before that where they are masked; a clip's target is its embedding without position, so that
+predictions and targets are of one width and nothing is added on top of the visual transformer; the cross encoder is
+UniVL's, whose pooled first state the output reads. Nothing here trains the text encoder: without `model.init` it is a
+random projection that tells words apart but not what they mean.
 
 Shape suffixes: P text pieces, C clips, N pairs, D feature size, H hidden size.
 """
@@ -81,7 +81,11 @@ class Cbt(nn.Module):
             }
         ).requires_grad_(False)
         self.visual = nn.ModuleDict(
-            {"embeddings": ClipEmbeddings(config.clip_dim, config.positions, video), "encoder": Encoder(video)}
+            {
+                "norm": nn.LayerNorm(config.clip_dim, eps=sizes.norm_eps),
+                "embeddings": ClipEmbeddings(config.clip_dim, config.positions, video),
+                "encoder": Encoder(video),
+            }
         )
         self.cross = CrossEncoder(
             replace(sizes, layers=config.cross_layers),
@@ -98,16 +102,20 @@ class Cbt(nn.Module):
             states_PH: Tensor = self.bert["encoder"](self.bert["embeddings"](text), self._layout(text.lengths_B))
         return states_PH
 
+    def standardise_clips(self, features_CD: Tensor) -> None:
+        """Begin with the clips' embeddings centred and of spread 1, given features as they are stored."""
+        with torch.no_grad():
+            self._clips.standardise(self.visual["norm"](features_CD))
+
     def clip_targets(self, clips: ClipInput) -> Tensor:
         """(C, H) what masked clips are to be found by: their embeddings without place."""
-        targets_CH: Tensor = self._clips.word_embeddings(clips.features_CD.to(self._clips.word_embeddings.weight.dtype))
+        targets_CH: Tensor = self._clips.word_embeddings(self.visual["norm"](clips.features_CD.to(self._dtype)))
         return targets_CH
 
     def encode_clips(self, clips: ClipInput, *, hide: bool = False) -> Tensor:
         """(C, H); with `hide`, masked clips are zero."""
-        dtype = self._clips.word_embeddings.weight.dtype
-        features_CD = clips.visible_features(dtype) if hide else clips.features_CD.to(dtype)
-        embedded_CH = self._clips(features_CD, clips.positions_C)
+        features_CD = clips.visible_features(self._dtype) if hide else clips.features_CD.to(self._dtype)
+        embedded_CH = self._clips(self.visual["norm"](features_CD), clips.positions_C)
         states_CH: Tensor = self.visual["encoder"](embedded_CH, self._layout(clips.lengths_B))
         return states_CH
 
@@ -119,6 +127,10 @@ class Cbt(nn.Module):
 
     def _layout(self, lengths_B: Tensor) -> Layout:
         return Layout(lengths_B, self.mutual_information.weight.device, self.config.attention)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.mutual_information.weight.dtype
 
     @property
     def _clips(self) -> ClipEmbeddings:

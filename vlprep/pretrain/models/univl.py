@@ -105,6 +105,11 @@ class Univl(nn.Module):
             self.similarity_dense = nn.Linear(hidden, 1)
         initialise(self, hidden)
 
+    def standardise_clips(self, features_CD: Tensor) -> None:
+        """Begin with the clips' embeddings centred and of spread 1, given features as they are stored."""
+        with torch.no_grad():
+            self._clips.standardise(self.normalize_video["visual_norm2d"](features_CD))
+
     def clip_features(self, clips: ClipInput, *, hide: bool = False) -> Tensor:
         """(C, D) normalised features; with `hide`, what is masked is zero before that."""
         norm = self.normalize_video["visual_norm2d"]
@@ -168,9 +173,7 @@ class Univl(nn.Module):
 
     def predicted_features(self, states_MH: Tensor) -> Tensor:
         """(M, D) what a masked clip's normalised feature points to."""
-        embeddings = self.visual["embeddings"]
-        assert isinstance(embeddings, ClipEmbeddings)
-        predicted_MD: Tensor = self.cls_visual["predictions"](states_MH, embeddings.word_embeddings.weight.t())
+        predicted_MD: Tensor = self.cls_visual["predictions"](states_MH, self._clips.word_embeddings.weight.t())
         return predicted_MD
 
     def caption_logits(self, captions: TextInput, real_B: Tensor, pairs: PairStates) -> Tensor:
@@ -186,6 +189,12 @@ class Univl(nn.Module):
     def _text(self) -> TextEmbeddings:
         embeddings = self.bert["embeddings"]
         assert isinstance(embeddings, TextEmbeddings)
+        return embeddings
+
+    @property
+    def _clips(self) -> ClipEmbeddings:
+        embeddings = self.visual["embeddings"]
+        assert isinstance(embeddings, ClipEmbeddings)
         return embeddings
 
     @property

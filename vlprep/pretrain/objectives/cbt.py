@@ -2,13 +2,14 @@
 
     loss    = cross + visual                      the paper's w_cross = w_visual = 1; w_bert = 0, BERT is frozen
     visual  mean over masked clips t of -log [ e^(e_t . h_t) / ( e^(e_t . h_t) + sum_{j != t} e^(e_j . h_t) ) ]
-            h_t the visual transformer's state where clip t was masked, e the clips' embeddings
+            h_t the visual transformer's state where clip t was masked, e the clips' embeddings, and their products
+            divided by the root of their width
     cross   mean over pairs of -log [ e^MI(x, y) / sum_y' e^MI(x, y') ], x a text, y its clips, y' those of the batch
 
-The two formulas are the paper's. Decided here: 15 % of the clips are masked at once, at least one of a segment, where
-the paper's sum predicts each from all others; negatives of a clip are all clips of the micro-batch, its own segment's
-included; the cross-modal transformer reads unmasked clips; MI is not normalised, and each text is told from the videos,
-not each video from the texts. Negatives are the rest of the micro-batch of one process.
+The two formulas are the paper's, without the division. Decided here: 15 % of the clips are masked at once, at least one
+of a segment, where the paper's sum predicts each from all others; negatives of a clip are all clips of the micro-batch,
+its own segment's included; the cross-modal transformer reads unmasked clips; MI is not normalised, and each text is
+told from the videos, not each video from the texts. Negatives are the rest of the micro-batch of one process.
 
 Shape suffixes: C masked clips, B texts with their clips.
 """
@@ -67,7 +68,8 @@ class CbtTasks:
         clips, rows_C = batch.inputs.clips, batch.targets.clip_rows_C
         assert clips is not None
         predicted_CH = model.encode_clips(clips, hide=True)[rows_C]
-        visual = nce(feature_scores(predicted_CH, model.clip_targets(clips)), rows_C)
+        temperature = predicted_CH.shape[1] ** 0.5
+        visual = nce(feature_scores(predicted_CH, model.clip_targets(clips), temperature=temperature), rows_C)
         cross = diagonal_nce(self.information(model, batch.inputs))
         summed = cross.loss_B.sum()
         return Loss(
