@@ -50,6 +50,7 @@ def logged(step: int) -> Logged:
         grad_norm=1.0,
         tokens_per_second=1.0,
         waiting=0.0,
+        starting=0.0,
         skipped=0,
         left_out=0,
         seconds_left=0.0,

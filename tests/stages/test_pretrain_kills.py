@@ -68,7 +68,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 def result(run: Path) -> tuple[bytes, list[Any]]:
     """Final weights, and every figure that is no measure of time."""
-    clock = ("tokens_per_second", "waiting")
+    clock = ("tokens_per_second", "waiting", "starting")
     entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     curve = [{name: value for name, value in entry.items() if name not in clock} for entry in entries]
     return (checkpoints(run / "checkpoints")[-1] / "model.safetensors").read_bytes(), curve
@@ -81,17 +81,28 @@ def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
         time.sleep(0.005)
 
 
+def wait_for_a_checkpoint_in_the_making(process: subprocess.Popen[str], run: Path) -> None:
+    while process.poll() is None and not list((run / "checkpoints").glob(".step-*.tmp")):
+        pass
+
+
 def kill_and_resume(dataset: Path, folder: Path, moments: int) -> None:
+    """Two kills a moment: the first as it comes, the second after a resume."""
     finish(start(dataset, folder / "whole"))
     whole = result(folder / "whole")
     assert [entry["step"] for entry in whole[1] if entry["kind"] == "validation"] == [10, 20, 30, 40, 50, 60]
     rng = random.Random(5)
     for moment in range(moments):
         run = folder / f"killed-{moment}"
-        for early, late in ((4, STEPS // 2), (STEPS // 2 + 2, STEPS)):  # the second time after it has resumed
+        for early, late in ((4, STEPS // 2), (STEPS // 2 + 2, STEPS)):
             process = start(dataset, run)
-            wait_for_step(process, run, rng.randrange(early, late, 4))
-            time.sleep(rng.uniform(0, 0.1))
+            if moment % 4 == 3:  # at its start, or not even in its loop
+                time.sleep(rng.uniform(0, 8))
+            else:
+                wait_for_step(process, run, rng.randrange(early, late, 4))
+                if moment % 2:
+                    wait_for_a_checkpoint_in_the_making(process, run)
+                time.sleep(rng.uniform(0, 0.005 if moment % 2 else 0.1))
             process.kill()
             process.communicate()
         finish(start(dataset, run))

@@ -7,7 +7,7 @@ what was made ahead of a crash is made again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -18,6 +18,7 @@ from vlprep.pretrain.base import MicroBatch, Objective
 from vlprep.pretrain.batching import Batches, BatchSettings, Ints, ObjectiveSchedule
 from vlprep.pretrain.corpus import Mixture
 from vlprep.pretrain.masking import generator
+from vlprep.pretrain.parcel import Parcel
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,14 @@ class StepBatches(Dataset[MicroBatch]):
         return self.streams[objective].micro_batch(group, place)
 
 
+class _Parcels(Dataset[Parcel]):
+    def __init__(self, batches: StepBatches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, key: tuple[int, int]) -> Parcel:
+        return Parcel(self.batches[key])
+
+
 class _Keys(Sampler[tuple[int, int]]):
     def __init__(self, steps: range, places: range) -> None:
         self.steps, self.places = steps, places
@@ -95,17 +104,21 @@ class _Keys(Sampler[tuple[int, int]]):
         return len(self.steps) * len(self.places)
 
 
-def load(batches: StepBatches, steps: range, places: range, *, loaders: int, pin: bool) -> Iterable[MicroBatch]:
+def load(batches: StepBatches, steps: range, places: range, *, loaders: int, pin: bool) -> Iterator[MicroBatch]:
     """Micro-batches of `steps` in order, those `places` of each, made ahead in `loaders` processes."""
-    return DataLoader(
-        batches,
+    keys = _Keys(steps, places)
+    if not loaders:
+        return (batches[key] for key in keys)
+    parcels = DataLoader(
+        _Parcels(batches),
         batch_size=None,
-        sampler=_Keys(steps, places),
+        sampler=keys,
         num_workers=loaders,
-        prefetch_factor=4 if loaders else None,
+        prefetch_factor=4,
         pin_memory=pin,
         worker_init_fn=_one_thread,
     )
+    return (parcel.open() for parcel in parcels)
 
 
 def token_counts(corpus: Mixture, objective: Objective) -> Ints:

@@ -44,7 +44,9 @@ class Logged:
     tokens_per_second: float
     """Real tokens of all processes."""
     waiting: float
-    """Share of the time that went into waiting for batches."""
+    """Share of the time that went into waiting for batches, the run's first one apart."""
+    starting: float
+    """Seconds that the run waited for its first batch, while its loaders started; in no other figure."""
     skipped: int
     """Steps not taken since the run began."""
     left_out: int
@@ -124,6 +126,7 @@ class Trainer:
         # each step trains one objective: the heads of the others get no gradient
         self.module: nn.Module = DistributedDataParallel(step, find_unused_parameters=True) if world.size > 1 else step
         self._bad_in_a_row = 0
+        self._starting = 0.0
 
     def resume(self, checkpoint: Path) -> None:
         """Go on from a checkpoint of a run with the same recipe and as many micro-batches a step."""
@@ -155,28 +158,32 @@ class Trainer:
         settings, began, first = self.settings, time.perf_counter(), self.state.step
         interval = _Interval()
         for step, micro_batches in self._steps():
-            waiting = time.perf_counter()
+            asked = time.perf_counter()
             group = [to_device(batch, self.world.device) for batch in micro_batches]
-            interval.waited += time.perf_counter() - waiting
+            waited = time.perf_counter() - asked
+            if step == first:
+                self._starting, interval = waited, _Interval()
+            else:
+                interval.waited += waited
             self.module.train()
             self._step(step, group, interval)
             done = self.state.step
             saves = done % settings.save_every == 0 or done == settings.steps
-            if saves or done % settings.log_every == 0:
+            logs = saves or done % settings.log_every == 0
+            if logs:
                 left = (time.perf_counter() - began) / (done - first) * (settings.steps - done)
                 on_event(self._report(interval, left))
-                interval = _Interval()
             after_step(done)
             if saves:
                 self._save(on_event)
+            if logs:
+                interval = _Interval()  # validation and saving are in no interval
 
     def _steps(self) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
         """The steps still to do, each with this process's micro-batches, which are made ahead."""
         steps = range(self.state.step, self.settings.steps)
         places = range(self.world.rank, self.settings.accumulate * self.world.size, self.world.size)
-        made = iter(
-            load(self.batches, steps, places, loaders=self.settings.loaders, pin=self.world.device.type == "cuda")
-        )
+        made = load(self.batches, steps, places, loaders=self.settings.loaders, pin=self.world.device.type == "cuda")
         for step in steps:
             yield step, (next(made) for _ in places)
 
@@ -255,6 +262,7 @@ class Trainer:
             grad_norm=interval.grad_norm,
             tokens_per_second=interval.tokens / seconds,
             waiting=interval.waited / seconds,
+            starting=self._starting,
             skipped=self.state.skipped,
             left_out=interval.left_out,
             seconds_left=seconds_left,
