@@ -91,6 +91,15 @@ def test_network_is_the_published_one(golden, tmp_path) -> None:
         np.testing.assert_allclose(tensor.detach(), case.out[name], rtol=1e-5, atol=2e-6, err_msg=name)
 
 
+def test_a_text_is_embedded_alike_whatever_it_is_batched_with(tmp_path) -> None:
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32))
+    objective = RankedPairs(vectors=VectorTable(tmp_path / "vectors.npy"), max_words=5)
+    model = small_model()
+    short, long = np.array([1, 2], np.int32), np.arange(5, dtype=np.int32)
+    alone = model.embed_text(objective.collate_texts([short]))
+    torch.testing.assert_close(model.embed_text(objective.collate_texts([long, short]))[1:], alone)
+
+
 @pytest.fixture
 def video() -> NarratedVideo:
     seconds = np.arange(8)
