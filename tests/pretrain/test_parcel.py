@@ -26,12 +26,19 @@ class Tensors:
 def test_tensors_of_every_kind_arrive() -> None:
     sent = Tensors(
         torch.arange(6).view(2, 3).T,  # not contiguous
-        (torch.tensor(2.5), torch.zeros(0, 4), torch.tensor([True, False]), None, torch.ones(3, dtype=torch.float16)),
+        (
+            torch.arange(1).expand(1),
+            torch.tensor(2.5),
+            torch.zeros(0, 4),
+            torch.tensor([True, False]),
+            None,
+            torch.ones(3, dtype=torch.float16),
+        ),
         "mlm",
     )
     found = pickle.loads(pickle.dumps(Parcel(sent))).open()  # type: ignore[arg-type]
     assert found.name == "mlm"
-    assert found.nested[3] is None
+    assert found.nested[4] is None
     for ours, theirs in zip((found.a, *found.nested), (sent.a, *sent.nested), strict=True):
         if theirs is not None:
             assert ours.dtype == theirs.dtype

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,8 +30,7 @@ class Parcel:
         self._pickled = sink.getvalue()
         self._block = torch.empty(packer.num_bytes, dtype=torch.uint8)
         for begin, tensor in packer.tensors:
-            raw = tensor.contiguous().view(-1).view(torch.uint8)
-            self._block[begin : begin + len(raw)] = raw
+            _place(self._block, begin, tensor.nbytes, tensor.dtype, tensor.shape).copy_(tensor)
 
     def open(self) -> MicroBatch:
         batch: MicroBatch = _Unpacker(self._pickled, self._block).load()
@@ -66,4 +66,8 @@ class _Unpacker(pickle.Unpickler):
 
     def persistent_load(self, place: Any) -> Tensor:
         begin, num_bytes, dtype, shape = place
-        return self._block[begin : begin + num_bytes].view(dtype).view(shape)
+        return _place(self._block, begin, num_bytes, dtype, shape)
+
+
+def _place(block: Tensor, begin: int, num_bytes: int, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+    return block[begin : begin + num_bytes].view(dtype).view(shape)
