@@ -172,6 +172,7 @@ def training_lines() -> Callable[[PretrainEvent], None]:
                 losses = "  ".join(f"{name} {value:.4f}" for name, value in event.losses.items())
                 click.echo(
                     f"step {event.step:,}  {losses}  {event.tokens_per_second:,.0f} tokens/s"
+                    f"{f'  {event.left_out} left out' if event.left_out else ''}"
                     f"  waiting {event.waiting:.1%}  {_memory()}  {duration_text(event.seconds_left)} left",
                     err=True,
                 )

@@ -71,6 +71,7 @@ def test_end_to_end_needs_narration_but_no_store_of_features(tmp_path: Path) -> 
         pretrain([tmp_path], recipe(), device="cpu")
 
 
+@pytest.mark.slow
 def test_frozen_words_keep_their_vectors_and_need_some(howto: Path, tmp_path: Path) -> None:
     vectors = np.load(howto / "vlprep" / "words" / VECTORS_NAME)
     for freeze in (True, False):

@@ -137,7 +137,7 @@ def _copy(source: str, name: str, theirs: Tensor, mine: Tensor) -> None:
     if theirs.shape != mine.shape:
         raise SettingsError(
             f"--init {source}: {name} is {_shape(theirs)} there and {_shape(mine)} in this model: another detector's"
-            " features or classes, or other model sizes"
+            " features or classes, another tokenizer, or other model sizes"
         )
     mine.copy_(theirs)
 
