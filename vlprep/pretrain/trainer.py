@@ -116,6 +116,7 @@ class Trainer:
         folder: Path,
     ) -> None:
         self.model = model.to(world.device)
+        self._parameters = list(self.model.parameters())
         self.batches, self.settings, self.optimiser_settings = batches, settings, optimiser
         self.world, self.folder = world, folder
         self.optimiser = make_optimiser(self.model, optimiser)
@@ -165,7 +166,8 @@ class Trainer:
                 self._starting, interval = waited, _Interval()
             else:
                 interval.waited += waited
-            self.module.train()
+            if not self.model.training:  # after a validation: to ask every module is 2 % of a small model's step
+                self.module.train()
             self._step(step, group, interval)
             done = self.state.step
             saves = done % settings.save_every == 0 or done == settings.steps
@@ -223,7 +225,7 @@ class Trainer:
     def _update(self) -> tuple[bool, float]:
         """Clip and step, unless the gradient is not finite; then the step is skipped, and fp16's scale lowered."""
         self.scaler.unscale_(self.optimiser)
-        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        parameters = [parameter for parameter in self._parameters if parameter.grad is not None]
         clip = self.optimiser_settings.clip or float("inf")
         norm = float(nn.utils.clip_grad_norm_(parameters, clip))
         finite = bool(np.isfinite(norm))
