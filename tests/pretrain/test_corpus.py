@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pretrain.stores import clips, image, text, write
+from pretrain.stores import clips, image, learnable_images, text, write
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.corpus import Corpus, DatasetStores, Mixture
@@ -132,3 +132,13 @@ def test_missing_stores_are_named(images) -> None:
         Corpus(DatasetStores(regions=images.regions), CorpusSettings())
     with pytest.raises(SettingsError, match="regions or a tokens"):
         Corpus(DatasetStores(text=images.text), CorpusSettings())
+
+
+def test_samples_of_a_mixture_are_asked_for_from_their_own_stores(tmp_path, monkeypatch) -> None:
+    corpora = [Corpus(learnable_images(tmp_path / name), CorpusSettings()) for name in ("a", "b")]
+    asked: dict[int, list[int]] = {}
+    for number, corpus in enumerate(corpora):
+        monkeypatch.setattr(corpus.visual, "read_ahead", lambda rows, number=number: asked.update({number: rows}))
+    first = len(corpora[0])
+    Mixture(corpora).read_ahead(np.array([first + 4, 3, first]))
+    assert asked == {0: [corpora[0].items()[3]], 1: corpora[1].items()[[4, 0]].tolist()}

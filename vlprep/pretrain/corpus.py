@@ -63,6 +63,9 @@ class SampleSource(Protocol):
     def sample(self, number: int) -> Sample:
         """One sample; its arrays are views into the stores."""
 
+    def read_ahead(self, numbers: Ints) -> None:
+        """Have these samples read from the disk in the background, since they will soon be wanted."""
+
 
 class Corpus:
     """A `SampleSource` of images with their texts, or of narrated segments of videos as visual tokens."""
@@ -137,6 +140,9 @@ class Corpus:
         )
         return Sample(key=number, text_ids=text_ids, answers=self._answers(number), regions=regions)
 
+    def read_ahead(self, numbers: Ints) -> None:
+        self.visual.read_ahead(self.places.visual_S[numbers].tolist())
+
     def _text_ids(self, number: int) -> NDArray[np.int32] | None:
         first, last = int(self.places.first_text_S[number]), int(self.places.last_text_S[number])
         if first < 0 or self.text is None:
@@ -196,6 +202,12 @@ class Mixture:
         """One sample, its key numbered through."""
         corpus = int(np.searchsorted(self._starts, number, side="right")) - 1
         return replace(self.corpora[corpus].sample(number - int(self._starts[corpus])), key=number)
+
+    def read_ahead(self, numbers: Ints) -> None:
+        """Have these samples read from the disk in the background, since they will soon be wanted."""
+        owners = np.searchsorted(self._starts, numbers, side="right") - 1
+        for corpus in np.unique(owners).tolist():
+            self.corpora[corpus].read_ahead(numbers[owners == corpus] - self._starts[corpus])
 
     def other(self, number: int, usable: Ints, draw: np.random.Generator) -> Sample:
         """A sample of another image or video among the `usable`, uniformly.

@@ -73,6 +73,9 @@ class FileCorpus:
         rows: Ints = self._texts[int(self._starts[number]) : int(self._starts[number + 1])]
         return rows
 
+    def read_ahead(self, numbers: Ints) -> None:
+        """Videos' files are read as they are decoded."""
+
     def sample(self, number: int) -> Sample:
         video = NarratedVideo(
             features_CD=(),

@@ -59,6 +59,7 @@ class Stream:
     def make(self, samples: Ints, epoch: int, turn: int = 0) -> MicroBatch:
         """These samples as a micro-batch."""
         name = f"{self.objective.name} {turn}" if turn else self.objective.name
+        self.corpus.read_ahead(samples)
         examples, unusable = [], []
         for number in samples.tolist():
             draw = generator(self.seed, epoch, number, name)

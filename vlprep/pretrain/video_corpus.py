@@ -101,6 +101,10 @@ class VideoCorpus:
         rows: Ints = self._texts[int(self._starts[number]) : int(self._starts[number + 1])]
         return rows
 
+    def read_ahead(self, numbers: Ints) -> None:
+        for store, rows in zip(self.features, self._rows_SF[numbers].T.tolist(), strict=True):
+            store.read_ahead(rows)
+
     def sample(self, number: int) -> Sample:
         rows = [store[int(row)] for store, row in zip(self.features, self._rows_SF[number], strict=True)]
         segments = slice(int(self._starts[number]), int(self._starts[number + 1]))
