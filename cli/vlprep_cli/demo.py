@@ -15,6 +15,8 @@ from vlprep_cli.stage import EXIT_FAILURES, print_report, watched
 
 _ON_SHEET = 20
 _RECIPE = "uniter-demo"
+_OBJECTIVES = "mlm:4+mrfr+mrc-kl"
+"""Matching takes more steps and pictures than a demo has."""
 _FEWEST_TO_TRAIN = 40
 """With fewer pictures none, or one alone, would be held out."""
 
@@ -23,7 +25,7 @@ _FEWEST_TO_TRAIN = 40
 @click.option("--out", type=click.Path(path_type=Path), default=Path("vlprep-demo"), help="The dataset's folder.")
 @click.option("--images", type=click.IntRange(min=1), default=400, show_default=True, help="How many pictures.")
 @click.option(
-    "--steps", type=click.IntRange(min=0), default=2000, show_default=True, help="Of pretraining; 0 to leave it out."
+    "--steps", type=click.IntRange(min=0), default=1500, show_default=True, help="Of pretraining; 0 to leave it out."
 )
 @common_options
 @click.pass_context
@@ -53,14 +55,15 @@ def demo(ctx: click.Context, /, out: Path, images: int, steps: int) -> None:
 
 
 def _train(folder: Path, steps: int, *, quiet: bool) -> None:
-    from vlprep.pretrain.recipe import load_recipe, with_settings
+    from vlprep.pretrain.recipe import load_recipe, with_objectives, with_settings
     from vlprep.pretrain.run_folder import METRICS_NAME
     from vlprep.stages.pretrain import pretrain
     from vlprep.stages.tokenize_text import tokenize_text
 
     began = time.monotonic()
     tokenize_text(folder, "train:400")
-    recipe = with_settings(load_recipe(_RECIPE), [f"train.steps={steps}", "train.validate_every=500"])
+    recipe = with_objectives(load_recipe(_RECIPE), _OBJECTIVES)
+    recipe = with_settings(recipe, [f"train.steps={steps}", "train.validate_every=500"])
     say = (lambda event: None) if quiet else training_lines()
     run = pretrain([folder], recipe, name=_RECIPE, resume="never", on_event=say)
     assert run is not None  # one process alone
@@ -78,5 +81,5 @@ def _learned(figures: Mapping[str, float]) -> str:
     """Of held-out pictures."""
     return (
         f"{figures['mlm/accuracy']:.0%} of masked words told with their own image, "
-        f"{figures['mlm/accuracy without']:.0%} with another's; matching AUC {figures['itm/auc']:.2f}"
+        f"{figures['mlm/accuracy without']:.0%} with another's"
     )

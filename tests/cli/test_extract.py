@@ -57,7 +57,7 @@ def test_demo_trains_where_there_is_enough_to_train_on(demo, vlprep, tmp_path):
     facts = dict(line.split(maxsplit=1) for line in result.stdout.splitlines()[-4:])
     assert list(facts) == ["training", "metrics", "curves", "checkpoint"]
     assert "3 steps" in facts["training"]
-    assert "with another's; matching AUC 0." in facts["training"]
+    assert facts["training"].endswith("with another's")
     assert json.loads(Path(facts["metrics"]).read_text().splitlines()[-1])["kind"] == "validation"
     assert Image.open(facts["curves"]).width > 100
     assert Path(facts["checkpoint"]).is_dir()
