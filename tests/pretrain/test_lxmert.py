@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from pretrain.learning import WORDS, asked_images, paired_and_shuffled, tiny_recipe, train
+from pretrain.learning import WORDS, asked_images, named_images, paired_and_shuffled, tiny_recipe, train
 
 from vlprep.pretrain.base import MicroBatch, RegionSample, Sample
 from vlprep.pretrain.encoder import EncoderConfig
@@ -288,3 +288,14 @@ def test_masked_words_are_read_off_the_regions(tmp_path: Path) -> None:
     assert shuffled["lxmert/mlm accuracy"] < 0.4
     assert paired["lxmert/objects accuracy"] > 0.95
     assert {"lxmert/auc", "lxmert/features", "lxmert/attributes"} <= paired.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shuffled", "least", "most"), [(False, 0.75, 1.0), (True, 0.0, 0.65)])
+def test_matching_is_learned(tmp_path: Path, shuffled: bool, least: float, most: float) -> None:
+    """Held-out AUC, with masks: a quarter of the mismatches look like matches, so that 0.87 is the most there is."""
+    recipe = tiny_recipe(
+        ["lxmert"], steps=300, lr=3e-3, tokens=1000, kind="lxmert", layers=1, region_layers=1, cross_layers=1
+    )
+    figures, _ = train(recipe, named_images(tmp_path, shuffled=shuffled), tmp_path)
+    assert least <= figures["lxmert/auc"] <= most

@@ -20,6 +20,7 @@ from vlprep.pretrain.objectives.oscar import CLEAN, WRONG_TAGS, WRONG_TEXT, Osca
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.packing import Example, pack, text_slots
 from vlprep.pretrain.places import CorpusSettings
+from vlprep.pretrain.recipe import ObjectiveSettings
 
 NAMES = ((30,), (31, 32), (33,), (34, 35, 36))
 RULE = SequenceRule(words=replace(WORDS, class_names=NAMES))
@@ -146,3 +147,15 @@ def test_captions_are_guessed_from_tags_and_regions(tmp_path: Path, shuffled: bo
         guessed = trainer.model.word_logits(trainer.model.encode(pack(sequences))[slots]).argmax(1)
     right = np.mean([word == sample.text_ids[0] for word, sample in zip(guessed.tolist(), samples, strict=True)])
     assert least <= right <= most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shuffled", "least", "most"), [(False, 0.75, 1.0), (True, 0.0, 0.65)])
+def test_contrast_is_learned(tmp_path: Path, shuffled: bool, least: float, most: float) -> None:
+    """Held-out AUC of clean against polluted captions. Wrong tags are wrong for shuffled captions, too: Oscar's other
+    pollution is the caption alone.
+    """
+    recipe = tiny_recipe(["oscar"], steps=600, lr=5e-3, tokens=2000, kind="oscar")
+    recipe = replace(recipe, objectives={"oscar": ObjectiveSettings(wrong_text=0.5)})
+    figures, _ = train(recipe, named_images(tmp_path, shuffled=shuffled), tmp_path)
+    assert least <= figures["oscar/auc"] <= most

@@ -280,11 +280,41 @@ def test_there_are_no_more_co_attentions_than_layers() -> None:
         replace(CONFIG, cross_layers=3)
 
 
+def small_recipe(**settings) -> Recipe:
+    sizes = {"region_layers": 1, "cross_layers": 1, "region_hidden": 32, "region_heads": 2, "cross_hidden": 32}
+    return tiny_recipe(["vilbert"], tokens=1000, kind="vilbert", region_intermediate=64, **sizes, **settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shuffled", "least", "most"), [(False, 0.75, 1.0), (True, 0.0, 0.65)])
+def test_alignment_is_learned(tmp_path: Path, shuffled: bool, least: float, most: float) -> None:
+    """Held-out AUC, with masks: a quarter of the mismatches look like matches, so that 0.87 is the most there is.
+
+    All boxes are the same here: with leak protection half of the images would show nothing.
+    """
+    recipe = replace(small_recipe(steps=300, lr=3e-3), objectives={"vilbert": ObjectiveSettings(leak_protection=False)})
+    figures, _ = train(recipe, named_images(tmp_path, shuffled=shuffled), tmp_path)
+    assert least <= figures["vilbert/auc"] <= most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["mse", "nce"])
+def test_features_of_masked_regions_are_told_from_the_rest(tmp_path: Path, target: str) -> None:
+    """By the mean of all features the squared error is 0.38 a dimension, and by chance the NCE is log 255 = 5.5.
+
+    Half of the candidates are of the same kind, so that it is at least 4.8.
+    """
+    recipe = small_recipe(steps=200, lr=3e-3)
+    settings = ObjectiveSettings(target=target, leak_protection=False)
+    recipe = replace(recipe, model=replace(recipe.model, region_outputs="features"), objectives={"vilbert": settings})
+    figures, _ = train(recipe, named_images(tmp_path), tmp_path)
+    assert figures["vilbert/regions"] < {"mse": 0.1, "nce": 5.0}[target]
+
+
 @pytest.mark.parametrize(("shuffled", "least", "most"), [(False, 0.9, 1.0), (True, 0.0, 0.45)])
 def test_captions_are_guessed_from_the_regions(tmp_path: Path, shuffled: bool, least: float, most: float) -> None:
     """Of new images, whose only word is masked; guessing gives a quarter."""
-    sizes = {"region_layers": 1, "cross_layers": 1, "region_hidden": 32, "region_heads": 2, "cross_hidden": 32}
-    recipe = tiny_recipe(["vilbert"], steps=100, lr=5e-3, tokens=1000, kind="vilbert", region_intermediate=64, **sizes)
+    recipe = small_recipe(steps=100, lr=5e-3)
     _, trainer = train(recipe, named_images(tmp_path, shuffled=shuffled), tmp_path)
     corpus = Corpus(named_images(tmp_path / "new", 80, seed=1), CorpusSettings(max_regions=12))
     samples = [corpus.sample(number) for number in range(len(corpus))]
