@@ -1,0 +1,260 @@
+"""The small twin of every published recipe on rendered data: how long it takes, what it learns, what the loop costs.
+
+    python benchmarks/twins.py                     every pipelines/*-small*.toml from its first step to its last
+    python benchmarks/twins.py --only lxmert-small --only vlp-small      these alone; the others' results are kept
+    python benchmarks/twins.py --quick             no training to the end: its seconds are extrapolated
+
+`uniter-small` and `videobert-small` are left out unless they are named: they are for photographs and real videos, and
+longer; `uniter-demo` and `videobert-demo` are their twins for rendered data (benchmarks/learning.py).
+
+- seconds:  CPU seconds of the training process, one thread, from opening the stores to the curves; the loader process,
+            whose seconds stand beside, runs at the same time on the other of 2 cores
+- ratio:    CPU seconds a step of `Trainer` with its loader process, divided by those of the bare model's forward,
+            backward and step on the same micro-batches, ready in memory; the two take turns, and the fastest round of
+            each step counts
+- measure:  the figure of held-out images or videos that the twin's own objective is judged by, before and after, and
+            what a guess comes to
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _measure import print_table, save
+from learning import S3D, VOCABULARY
+from numpy.typing import NDArray
+from torch import nn
+
+from vlprep.media.scenes import write_coco_folder
+from vlprep.media.scenes.videos import write_howto_folder
+from vlprep.pretrain.distributed import World
+from vlprep.pretrain.models.kinds import build_model
+from vlprep.pretrain.objectives.catalogue import list_objectives
+from vlprep.pretrain.optim import make_optimiser
+from vlprep.pretrain.recipe import Recipe, load_recipe, recipe_names, with_settings
+from vlprep.pretrain.setup import Prepared, model_config, open_corpora, prepare
+from vlprep.pretrain.trainer import Trainer
+from vlprep.stages.cluster_video import ClusterSettings, assign_tokens, find_or_train
+from vlprep.stages.extract_regions import RegionSettings, extract_regions
+from vlprep.stages.extract_video import VideoSettings, extract_video
+from vlprep.stages.pretrain import pretrain
+from vlprep.stages.pretrain_data import data_facts, find_stores, read_vocabulary, text_vocabulary
+from vlprep.stages.run import RunSettings
+from vlprep.stages.tokenize_text import tokenize_text
+
+_WORD_DIM = 64
+_UNTRAINED = "the untrained model"
+_MEASURES: Mapping[str, tuple[str, float | str]] = {
+    "uniter": ("itm/auc", 0.5),
+    "lxmert": ("lxmert/auc", 0.5),
+    "vilbert": ("vilbert/auc", 0.5),
+    "oscar": ("oscar/auc", 0.5),
+    "vlp": ("vlp/accuracy", "vlp/accuracy without"),
+    "videobert": ("mfm/accuracy", "mfm/accuracy without"),
+    "howto100m": ("howto100m/accuracy", _UNTRAINED),
+    "milnce": ("milnce/accuracy", _UNTRAINED),
+    "milnce-small-end": ("milnce-end-to-end/accuracy", _UNTRAINED),
+    "univl-stage1": ("univl-retrieval/accuracy", _UNTRAINED),
+    "univl-stage2": ("univl/retrieval accuracy", _UNTRAINED),
+    "cbt": ("cbt/cross accuracy", _UNTRAINED),
+    "hero": ("frame-order/accuracy", _UNTRAINED),
+}
+"""By the beginning of a recipe's name, the longest that fits: a figure, and the guess that it is compared with or the
+figure that is one (what another's image tells). Of those that find one among the others of a batch, whose number varies,
+the untrained model's guesses are the guess.
+"""
+
+
+_FOR_REAL_DATA = ("uniter-small", "videobert-small")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    images: int = 400
+    videos: int = 100
+    steps: int = 5
+    """Timed steps a round, behind the first."""
+    rounds: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twin:
+    recipe: str
+    steps: int
+    whole: bool
+    """Whether the twin was trained to its end; else `seconds` are extrapolated from the steps that `ratio` took."""
+    seconds: float
+    loader_seconds: float | None
+    ratio: float
+    step_seconds: float
+    """Of the bare model."""
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    """Figures of the validation."""
+
+
+def make_datasets(folder: Path, size: Size) -> dict[str, Path]:
+    """Rendered images with regions and pieces, rendered videos with features, tokens, pieces and words."""
+    images, videos = folder / "images", folder / "videos"
+    if not (images / "vlprep" / "text").exists():
+        write_coco_folder(images, size.images)
+        extract_regions(images, RegionSettings(detector="demo"), RunSettings())
+        tokenize_text(images, "train:400")
+    if not (videos / "vlprep" / "words").exists():
+        write_howto_folder(videos, size.videos)
+        extract_video(videos, VideoSettings(encoders=(S3D,)), RunSettings())
+        clusters = ClusterSettings(training=VOCABULARY)
+        assign_tokens(videos, clusters, find_or_train(videos, clusters, RunSettings()), RunSettings())
+        tokenize_text(videos, "train:400")
+        tokenize_text(videos, f"words:train:{_WORD_DIM}", out=videos / "vlprep" / "words")
+    return {"images": images, "videos": videos}
+
+
+def measure_twin(name: str, datasets: Mapping[str, Path], size: Size, scratch: Path, *, whole: bool) -> Twin:
+    recipe = load_recipe(name)
+    inputs = {entry.name: entry.inputs for entry in list_objectives()}
+    of_images = any("regions" in inputs[objective] for objective in recipe.objectives)
+    folder = datasets["images" if of_images else "videos"]
+    ours, bare = paces(recipe, folder, size, scratch)
+    steps = recipe.train.steps
+    seconds, loaders = float(ours.mean()) * steps, None
+    before: Mapping[str, float] = {}
+    after: Mapping[str, float] = {}
+    if whole:
+        untrained = with_settings(recipe, ["train.steps=1", "optimiser.lr=0.0"])
+        before = train(folder, untrained, scratch)
+        began, began_loaders = time.process_time(), _seconds_of_children()
+        after = train(folder, recipe, scratch)
+        seconds, loaders = time.process_time() - began, _seconds_of_children() - began_loaders
+    return Twin(
+        recipe=name,
+        steps=steps,
+        whole=whole,
+        seconds=seconds,
+        loader_seconds=loaders,
+        ratio=float(ours.sum() / bare.sum()),
+        step_seconds=float(bare.mean()),
+        before=before,
+        after=after,
+    )
+
+
+def train(folder: Path, recipe: Recipe, scratch: Path) -> Mapping[str, float]:
+    report = pretrain([folder], recipe, out=scratch / "run", resume="never", device="cpu")
+    assert report is not None  # no torchrun here
+    return report.figures
+
+
+def paces(recipe: Recipe, folder: Path, size: Size, scratch: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """CPU seconds of each timed step by `Trainer` and by the bare model, either's fastest round."""
+    stores = [find_stores(folder, recipe)]
+    corpora = open_corpora(stores, recipe)
+    words, facts = text_vocabulary(stores), data_facts(corpora, read_vocabulary(stores))
+    prepared = prepare(recipe, corpora, words, facts, processes=1)
+    config = model_config(recipe, words, facts)
+
+    def model() -> nn.Module:
+        torch.manual_seed(0)
+        return build_model(config)
+
+    rounds = [
+        (by_trainer(model(), recipe, prepared, size, scratch), by_hand(model(), recipe, prepared, size))
+        for _ in range(size.rounds)
+    ]
+    ours, bare = (np.min(seconds, axis=0) for seconds in zip(*rounds, strict=True))
+    return ours, bare
+
+
+def by_trainer(model: nn.Module, recipe: Recipe, prepared: Prepared, size: Size, scratch: Path) -> NDArray[np.float64]:
+    steps = size.steps + 2
+    settings = replace(recipe.train, steps=steps, log_every=steps, save_every=steps)
+    trainer = Trainer(
+        model, prepared.objectives, prepared.batches, settings, recipe.optimiser, World(), scratch / "timed"
+    )
+    clock: list[float] = []
+    trainer.run(lambda event: None, lambda done: clock.append(time.process_time()))
+    return np.diff(clock)[-size.steps - 1 : -1]  # the last step logs, too
+
+
+def by_hand(model: nn.Module, recipe: Recipe, prepared: Prepared, size: Size) -> NDArray[np.float64]:
+    ready = [prepared.batches[step, 0] for step in range(size.steps + 1)]
+    optimiser = make_optimiser(model, recipe.optimiser)
+    model.train()
+    clock: list[float] = []
+    for batch in ready:
+        prepared.objectives[batch.objective].loss(model, batch).mean(batch.counts).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.optimiser.clip or float("inf"))
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        clock.append(time.process_time())
+    return np.diff(clock)
+
+
+def _seconds_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _earlier(folder: Path) -> dict[str, Any]:
+    file = folder / "twins.json"
+    twins: dict[str, Any] = json.loads(file.read_text())["twins"] if file.is_file() else {}
+    return twins
+
+
+def show(twins: list[Twin]) -> None:
+    rows = []
+    for twin in twins:
+        figure, guess = _MEASURES[max(filter(twin.recipe.startswith, _MEASURES), key=len)]
+        if isinstance(guess, str):
+            guess = twin.before.get(figure, "") if guess == _UNTRAINED else twin.after.get(guess, "")
+        rows.append(
+            (
+                twin.recipe,
+                twin.steps,
+                f"{twin.seconds:.0f}{'' if twin.whole else ' extrapolated'}",
+                "" if twin.loader_seconds is None else f"{twin.loader_seconds:.0f}",
+                twin.ratio,
+                figure,
+                twin.before.get(figure, ""),
+                twin.after.get(figure, ""),
+                guess,
+            )
+        )
+    header = ("", "steps", "CPU s", "loader", "ratio", "held out", "before", "after", "guess")
+    print_table("Small twins, one thread", header, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    small = [name for name in recipe_names() if "small" in name]
+    parser.add_argument("--only", action="append", choices=small, help="One recipe; can be given again.")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--folder", type=Path, help="Where the datasets are kept; a temporary folder by default.")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    size = Size()
+    kept = _earlier(chosen.out) if chosen.only else {}
+    twins: list[Twin] = []
+    with tempfile.TemporaryDirectory(prefix="vlprep-twins-") as scratch:
+        datasets = make_datasets(chosen.folder or Path(scratch), size)
+        for name in chosen.only or [name for name in small if name not in _FOR_REAL_DATA]:
+            twins.append(measure_twin(name, datasets, size, Path(scratch), whole=not chosen.quick))
+            show(twins[-1:])
+            found = kept | {twin.recipe: asdict(twin) for twin in twins}
+            save("twins", {"size": asdict(size), "twins": dict(sorted(found.items()))}, chosen.out)
+    show(twins)
+
+
+if __name__ == "__main__":
+    main()
