@@ -70,8 +70,8 @@ _MEASURES: Mapping[str, tuple[str, float | str]] = {
     "hero": ("frame-order/accuracy", _UNTRAINED),
 }
 """By the beginning of a recipe's name, the longest that fits: a figure, and the guess that it is compared with or the
-figure that is one (what another's image tells). Of those that find one among the others of a batch, whose number varies,
-the untrained model's guesses are the guess.
+figure that is one (what another's image tells). Where one is found among the others of a batch, whose number varies,
+the untrained model guesses.
 """
 
 
