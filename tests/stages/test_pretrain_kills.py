@@ -121,6 +121,21 @@ def test_twenty_kills(dataset, tmp_path) -> None:
     kill_and_resume(dataset, tmp_path, moments=10)
 
 
+def test_a_second_run_in_the_folder_is_refused_and_harms_nothing(dataset, tmp_path) -> None:
+    process = start(dataset, tmp_path / "run")
+    wait_for_step(process, tmp_path / "run", 4)
+    process.send_signal(signal.SIGSTOP)
+    second = start(dataset, tmp_path / "run")
+    _, said = second.communicate(timeout=120)
+    process.send_signal(signal.SIGCONT)
+    assert second.returncode == 2
+    assert f"{tmp_path / 'run'} is in use by process {process.pid} on" in said
+    assert "Traceback" not in said
+    finish(process)
+    entries = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert sum(entry["step"] == STEPS for entry in entries) == 2  # a log entry and a validation
+
+
 def test_ctrl_c_says_how_to_go_on(dataset, tmp_path) -> None:
     process = start(dataset, tmp_path / "run")
     wait_for_step(process, tmp_path / "run", 12)
