@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pretrain.stores import learnable_images
@@ -44,6 +45,14 @@ def test_tensors_of_every_kind_arrive() -> None:
             assert ours.dtype == theirs.dtype
             assert ours.shape == theirs.shape
             assert torch.equal(ours, theirs)
+
+
+def test_a_large_block_goes_by_shared_memory() -> None:
+    small, large = (Parcel(Tensors(torch.arange(count), (), "mlm")) for count in (10, 100_000))  # type: ignore[arg-type]
+    assert isinstance(small.__getstate__()[1], np.ndarray)
+    assert isinstance(large.__getstate__()[1], Tensor)
+    for parcel in (small, large):
+        assert torch.equal(pickle.loads(pickle.dumps(parcel)).open().a, parcel.open().a)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 3])

@@ -202,7 +202,9 @@ class Trainer:
         counts = dict(zip(group[0].counts, summed, strict=True))
         for number, batch in enumerate(group):
             place = number * self.world.size + self.world.rank
-            torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, step, place]).generate_state(1)[0]))
+            _seed(
+                self.world.device, int(np.random.SeedSequence([self.settings.seed, step, place]).generate_state(1)[0])
+            )
             with self._no_sync(last=number == len(group) - 1), self._autocast():
                 loss: Loss = self.module(batch)
                 mean = loss.mean(counts)
@@ -278,6 +280,16 @@ class Trainer:
             )
             on_event(Saved(step=self.state.step, path=path))
         self.world.wait()
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """As `torch.manual_seed`, which on a CPU alone keeps a call and its stack for each kind of accelerator that might
+    be used later: 0.2 ms.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
