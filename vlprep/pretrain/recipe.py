@@ -69,8 +69,8 @@ class ModelSettings:
     normalise_regions: bool = False
     """`oscar`: LayerNorm on embedded regions (Oscar+)."""
     standardise_clips: bool = False
-    """`univl`, `cbt`: the projection of clip features begins with the training clips centred and of spread 1, unless it
-    is loaded from `init` (not published; small models that learn from nothing need it).
+    """`univl`, `cbt`: normalised features begin with the training clips centred and of spread 1, unless the layer is
+    loaded from `init` (not published; small models that learn from nothing need it).
     """
     positions: int = 512
     attention: Backend = "padded"

@@ -25,7 +25,7 @@ from vlprep.pretrain.base import ClipInput, Inputs, StoreFacts, TextInput
 from vlprep.pretrain.embeddings import TextEmbeddings
 from vlprep.pretrain.encoder import Encoder, EncoderConfig
 from vlprep.pretrain.masking import TextVocabulary
-from vlprep.pretrain.models.clip_parts import ClipEmbeddings, ClipStreams, CrossEncoder
+from vlprep.pretrain.models.clip_parts import ClipEmbeddings, ClipStreams, CrossEncoder, standardise
 from vlprep.pretrain.models.parts import initialise
 from vlprep.pretrain.recipe import ModelSettings
 
@@ -103,19 +103,18 @@ class Cbt(nn.Module):
         return states_PH
 
     def standardise_clips(self, features_CD: Tensor) -> None:
-        """Begin with the clips' embeddings centred and of spread 1, given features as they are stored."""
-        with torch.no_grad():
-            self._clips.standardise(self.visual["norm"](features_CD))
+        """Begin with clips centred and of spread 1, given features as they are stored."""
+        standardise(self._norm, features_CD)
 
     def clip_targets(self, clips: ClipInput) -> Tensor:
         """(C, H) what masked clips are to be found by: their embeddings without place."""
-        targets_CH: Tensor = self._clips.word_embeddings(self.visual["norm"](clips.features_CD.to(self._dtype)))
+        targets_CH: Tensor = self._clips.word_embeddings(self._norm(clips.features_CD.to(self._dtype)))
         return targets_CH
 
     def encode_clips(self, clips: ClipInput, *, hide: bool = False) -> Tensor:
         """(C, H); with `hide`, masked clips are zero."""
         features_CD = clips.visible_features(self._dtype) if hide else clips.features_CD.to(self._dtype)
-        embedded_CH = self._clips(self.visual["norm"](features_CD), clips.positions_C)
+        embedded_CH = self._clips(self._norm(features_CD), clips.positions_C)
         states_CH: Tensor = self.visual["encoder"](embedded_CH, self._layout(clips.lengths_B))
         return states_CH
 
@@ -131,6 +130,12 @@ class Cbt(nn.Module):
     @property
     def _dtype(self) -> torch.dtype:
         return self.mutual_information.weight.dtype
+
+    @property
+    def _norm(self) -> nn.LayerNorm:
+        norm = self.visual["norm"]
+        assert isinstance(norm, nn.LayerNorm)
+        return norm
 
     @property
     def _clips(self) -> ClipEmbeddings:

@@ -52,16 +52,17 @@ class ClipEmbeddings(nn.Module):
         embedded_CH: Tensor = self.dropout(self.LayerNorm(summed_CH))
         return embedded_CH
 
-    def standardise(self, features_CD: Tensor) -> None:
-        """Let the projection begin with these features centred and of spread 1. Pooled features share most of their
-        length, and what tells one from another would be a small part of what LayerNorm passes on.
-        """
-        projection = self.word_embeddings
-        with torch.no_grad():
-            mean_D = features_CD.mean(0)
-            spread = ((features_CD - mean_D) @ projection.weight.t()).std()
-            projection.weight /= spread.clamp(min=1e-12)
-            projection.bias.copy_(-projection.weight @ mean_D)
+
+def standardise(norm: nn.LayerNorm, features_CD: Tensor) -> None:
+    """Let what the layer makes of these features begin centred and of spread 1. Pooled features share most of their
+    length, and what tells one from another would be a small part of what comes in.
+    """
+    with torch.no_grad():
+        normalised_CD = norm(features_CD)
+        mean_D = normalised_CD.mean(0)
+        spread = (normalised_CD - mean_D).std().clamp(min=1e-6)
+        norm.weight.div_(spread)
+        norm.bias.copy_((norm.bias - mean_D) / spread)
 
 
 class CrossEncoder(nn.Module):

@@ -23,7 +23,15 @@ from vlprep.pretrain.embeddings import TextEmbeddings
 from vlprep.pretrain.encoder import Encoder, EncoderConfig
 from vlprep.pretrain.heads import Pooler, WordHead
 from vlprep.pretrain.masking import TextVocabulary
-from vlprep.pretrain.models.clip_parts import ClipEmbeddings, ClipStreams, CrossEncoder, PairStates, every_pair, means
+from vlprep.pretrain.models.clip_parts import (
+    ClipEmbeddings,
+    ClipStreams,
+    CrossEncoder,
+    PairStates,
+    every_pair,
+    means,
+    standardise,
+)
 from vlprep.pretrain.models.parts import initialise
 from vlprep.pretrain.recipe import ModelSettings
 
@@ -106,16 +114,13 @@ class Univl(nn.Module):
         initialise(self, hidden)
 
     def standardise_clips(self, features_CD: Tensor) -> None:
-        """Begin with the clips' embeddings centred and of spread 1, given features as they are stored."""
-        with torch.no_grad():
-            self._clips.standardise(self.normalize_video["visual_norm2d"](features_CD))
+        """Begin with clips centred and of spread 1, given features as they are stored."""
+        standardise(self._norm, features_CD)
 
     def clip_features(self, clips: ClipInput, *, hide: bool = False) -> Tensor:
         """(C, D) normalised features; with `hide`, what is masked is zero before that."""
-        norm = self.normalize_video["visual_norm2d"]
-        dtype = norm.weight.dtype
-        assert isinstance(dtype, torch.dtype)
-        features_CD: Tensor = norm(clips.visible_features(dtype) if hide else clips.features_CD.to(dtype))
+        dtype = self._norm.weight.dtype
+        features_CD: Tensor = self._norm(clips.visible_features(dtype) if hide else clips.features_CD.to(dtype))
         return features_CD
 
     def encode(self, inputs: Inputs, features_CD: Tensor) -> ClipStreams:
@@ -190,6 +195,12 @@ class Univl(nn.Module):
         embeddings = self.bert["embeddings"]
         assert isinstance(embeddings, TextEmbeddings)
         return embeddings
+
+    @property
+    def _norm(self) -> nn.LayerNorm:
+        norm = self.normalize_video["visual_norm2d"]
+        assert isinstance(norm, nn.LayerNorm)
+        return norm
 
     @property
     def _clips(self) -> ClipEmbeddings:
