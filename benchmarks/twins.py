@@ -82,9 +82,9 @@ _FOR_REAL_DATA = ("uniter-small", "videobert-small")
 class Size:
     images: int = 400
     videos: int = 100
-    steps: int = 5
+    steps: int = 4
     """Timed steps a round, behind the first."""
-    rounds: int = 3
+    rounds: int = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
