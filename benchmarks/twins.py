@@ -82,8 +82,8 @@ _FOR_REAL_DATA = ("uniter-small", "videobert-small")
 class Size:
     images: int = 400
     videos: int = 100
-    steps: int = 4
-    """Timed steps a round, behind the first."""
+    seconds: float = 0.4
+    """Of the bare model's timed steps in a round."""
     rounds: int = 6
 
 
@@ -167,27 +167,29 @@ def paces(recipe: Recipe, folder: Path, size: Size, scratch: Path) -> tuple[NDAr
         torch.manual_seed(0)
         return build_model(config)
 
+    steps = min(100, max(4, round(size.seconds / by_hand(model(), recipe, prepared, 4).min())))
     rounds = [
-        (by_trainer(model(), recipe, prepared, size, scratch), by_hand(model(), recipe, prepared, size))
+        (by_trainer(model(), recipe, prepared, steps, scratch), by_hand(model(), recipe, prepared, steps))
         for _ in range(size.rounds)
     ]
     ours, bare = (np.min(seconds, axis=0) for seconds in zip(*rounds, strict=True))
     return ours, bare
 
 
-def by_trainer(model: nn.Module, recipe: Recipe, prepared: Prepared, size: Size, scratch: Path) -> NDArray[np.float64]:
-    steps = size.steps + 2
-    settings = replace(recipe.train, steps=steps, log_every=steps, save_every=steps)
+def by_trainer(model: nn.Module, recipe: Recipe, prepared: Prepared, steps: int, scratch: Path) -> NDArray[np.float64]:
+    """Of `steps` steps behind the first, in which the loader starts, and before the last, which logs and saves."""
+    settings = replace(recipe.train, steps=steps + 2, log_every=steps + 2, save_every=steps + 2)
     trainer = Trainer(
         model, prepared.objectives, prepared.batches, settings, recipe.optimiser, World(), scratch / "timed"
     )
     clock: list[float] = []
     trainer.run(lambda event: None, lambda done: clock.append(time.process_time()))
-    return np.diff(clock)[-size.steps - 1 : -1]  # the last step logs, too
+    return np.diff(clock)[:-1]
 
 
-def by_hand(model: nn.Module, recipe: Recipe, prepared: Prepared, size: Size) -> NDArray[np.float64]:
-    ready = [prepared.batches[step, 0] for step in range(size.steps + 1)]
+def by_hand(model: nn.Module, recipe: Recipe, prepared: Prepared, steps: int) -> NDArray[np.float64]:
+    """Of the same steps."""
+    ready = [prepared.batches[step, 0] for step in range(steps + 1)]
     optimiser = make_optimiser(model, recipe.optimiser)
     model.train()
     clock: list[float] = []
