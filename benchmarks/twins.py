@@ -2,7 +2,8 @@
 
     python benchmarks/twins.py                     every pipelines/*-small*.toml from its first step to its last
     python benchmarks/twins.py --only lxmert-small --only vlp-small      these alone; the others' results are kept
-    python benchmarks/twins.py --quick             no training to the end: its seconds are extrapolated
+    python benchmarks/twins.py --quick             the ratio alone; seconds are extrapolated, where no earlier run has
+                                                   found them
 
 `uniter-small` and `videobert-small` are left out unless they are named: they are for photographs and real videos, and
 longer; `uniter-demo` and `videobert-demo` are their twins for rendered data (benchmarks/learning.py).
@@ -26,7 +27,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +84,7 @@ class Size:
     videos: int = 100
     seconds: float = 0.4
     """Of the bare model's timed steps in a round."""
-    rounds: int = 6
+    rounds: int = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,10 +207,10 @@ def _seconds_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _earlier(folder: Path) -> dict[str, Any]:
+def _earlier(folder: Path) -> dict[str, Twin]:
     file = folder / "twins.json"
-    twins: dict[str, Any] = json.loads(file.read_text())["twins"] if file.is_file() else {}
-    return twins
+    twins = json.loads(file.read_text())["twins"] if file.is_file() else {}
+    return {name: Twin(**entry) for name, entry in twins.items()}
 
 
 def show(twins: list[Twin]) -> None:
@@ -246,16 +246,18 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     size = Size()
-    kept = _earlier(chosen.out) if chosen.only else {}
-    twins: list[Twin] = []
+    found = _earlier(chosen.out) if chosen.only or chosen.quick else {}
     with tempfile.TemporaryDirectory(prefix="vlprep-twins-") as scratch:
         datasets = make_datasets(chosen.folder or Path(scratch), size)
         for name in chosen.only or [name for name in small if name not in _FOR_REAL_DATA]:
-            twins.append(measure_twin(name, datasets, size, Path(scratch), whole=not chosen.quick))
-            show(twins[-1:])
-            found = kept | {twin.recipe: asdict(twin) for twin in twins}
-            save("twins", {"size": asdict(size), "twins": dict(sorted(found.items()))}, chosen.out)
-    show(twins)
+            twin = measure_twin(name, datasets, size, Path(scratch), whole=not chosen.quick)
+            if not twin.whole and name in found:
+                twin = replace(found[name], ratio=twin.ratio, step_seconds=twin.step_seconds)
+            found[name] = twin
+            show([twin])
+            twins = {name: asdict(found[name]) for name in sorted(found)}
+            save("twins", {"size": asdict(size), "twins": twins}, chosen.out)
+    show([found[name] for name in sorted(found)])
 
 
 if __name__ == "__main__":
