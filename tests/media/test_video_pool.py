@@ -54,9 +54,18 @@ def last_words(events) -> dict[str, DecodeSummary | ItemError]:
     return ends
 
 
+_OTHERS: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def _other_tests_may_have_decoders_of_their_own():
+    _OTHERS.clear()
+    _OTHERS.update(children())
+
+
 def children() -> set[int]:
-    """Decoding processes; other tests of the same run may have left helpers of their own."""
-    return {child.pid for child in psutil.Process().children(recursive=True) if is_decoder(child)}
+    """Decoding processes that this test has started."""
+    return {child.pid for child in psutil.Process().children(recursive=True) if is_decoder(child)} - _OTHERS
 
 
 def is_decoder(process: psutil.Process) -> bool:
@@ -281,7 +290,7 @@ def endure(videos: int, plain: Path, folder: Path) -> tuple[Counter[str], dict[s
             outcomes[type(word).__name__] += 1
             if outcomes.total() in (videos // 10, videos - 1):
                 us = psutil.Process()
-                (child,) = filter(is_decoder, us.children(recursive=True))
+                (child,) = map(psutil.Process, children())
                 for who, process in (("parent", us), ("child", child)):
                     used[f"{who} handles"].append(process.num_fds())
                     used[f"{who} threads"].append(process.num_threads())
@@ -314,10 +323,9 @@ def test_ten_thousand_short_videos_leak_nothing(tmp_path):
 
 def peak_memory(path: Path) -> dict[str, int]:
     """Largest resident memory of a fresh decoding process, and ours when it is done, in bytes."""
-    before = set(psutil.Process().children(recursive=True))  # of other tests
     with DecoderPool() as pool:
         last_words(pool.decode([("video", path)], STREAMS))
-        (child,) = set(psutil.Process().children(recursive=True)) - before
+        (child,) = map(psutil.Process, children())
         status = Path(f"/proc/{child.pid}/status").read_text()
         peak = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
         return {"child": peak, "parent": psutil.Process().memory_info().rss}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from media.video_fixtures import number_of, unusable_videos, write_video
 
@@ -88,3 +90,12 @@ def test_files_of_no_use_say_so(reader: ClipReader, video: Path, tmp_path: Path)
     reader.random(video, (0.0, 4.0), draw(0))
     with pytest.raises(SettingsError):
         ClipSettings(side=8)
+
+
+def test_a_reader_that_is_gone_leaves_no_process(video: Path) -> None:
+    reader = ClipReader(PLAIN)
+    reader.spread(video, (0.0, 3.0))
+    process = psutil.Process(reader._process._process.pid)
+    del reader
+    gc.collect()
+    assert not process.is_running()

@@ -13,6 +13,7 @@ Shape suffixes: T frames, H, W pixels, 3 colours.
 from __future__ import annotations
 
 import os
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -122,10 +123,16 @@ class ClipReader:
     def _decoder(self) -> DecoderProcess:
         if self._process is None or self._owner != os.getpid():  # a forked loader must not talk to its parent's
             self._process, self._owner = DecoderProcess("pyav"), os.getpid()
+            self._ending = weakref.finalize(self, _end, self._process, self._owner)
         return self._process
 
     def close(self) -> None:
-        """End the decoding process; it starts again when it is needed."""
+        """End the decoding process; it starts again when it is needed. Done at the latest when the reader is gone."""
         if self._process is not None:
-            self._process.close()
+            self._ending()
             self._process = None
+
+
+def _end(process: DecoderProcess, owner: int) -> None:
+    if os.getpid() == owner:  # a forked loader's copy of the reader has none of its own
+        process.close()

@@ -77,7 +77,7 @@ def open_tokenizer(choice: str, texts: Callable[[], Iterable[str]] | None = None
     if match := re.fullmatch(r"train:(\d+)", choice):
         if texts is None:
             raise SettingsError(f"--tokenizer {choice}: there are no texts to train on")
-        return Tokenizer(_train(int(match[1]), texts()), choice)
+        return Tokenizer(_train(int(match[1]), texts), choice)
     path = Path(choice)
     if path.suffix == ".txt":
         backend = _from_vocab(path)
@@ -102,15 +102,28 @@ def wordpiece(vocabulary: dict[str, int], *, lower: bool) -> Backend:
     return backend
 
 
-def _train(size: int, texts: Iterable[str]) -> Backend:
+def _train(size: int, texts: Callable[[], Iterable[str]]) -> Backend:
+    """WordPiece by the library's trainer, the same for the same texts.
+
+    The trainer breaks ties between pairs of pieces by their ids, and numbers the pieces within words in the order of a
+    hash table that differs from call to call. Pieces given as special tokens are numbered in the order given.
+    """
     if size <= len(SPECIALS):
         raise SettingsError(f"--tokenizer train:{size}: more than {len(SPECIALS)} pieces are needed")
     backend = wordpiece({}, lower=True)
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(SPECIALS), show_progress=False)
-    backend.train_from_iterator(texts, trainer)
-    # The trainer numbers equally frequent pieces by hash; ids in alphabetical order make the same file every time.
+    words = (word for text in texts() for word, _ in _words(backend, text))
+    inner = sorted({f"##{letter}" for word in words for letter in word[1:]})
+    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=[*SPECIALS, *inner], show_progress=False)
+    backend.train_from_iterator(texts(), trainer)
     pieces = sorted(piece for piece in backend.get_vocab() if piece not in SPECIALS)
     return wordpiece({piece: number for number, piece in enumerate([*SPECIALS, *pieces])}, lower=True)
+
+
+def _words(backend: Backend, text: str) -> list[tuple[str, tuple[int, int]]]:
+    found: list[tuple[str, tuple[int, int]]] = backend.pre_tokenizer.pre_tokenize_str(
+        backend.normalizer.normalize_str(text)
+    )
+    return found
 
 
 def _from_vocab(path: Path) -> Backend:
