@@ -30,7 +30,7 @@ from vlprep.pretrain.models.single_stream import SingleStream, SingleStreamConfi
 from vlprep.pretrain.objectives.mlm import MaskedLanguage
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.optim import make_optimiser
-from vlprep.pretrain.recipe import OptimiserSettings
+from vlprep.pretrain.settings import OptimiserSettings
 
 NUMBER_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

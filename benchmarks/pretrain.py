@@ -44,7 +44,7 @@ from vlprep.pretrain.objectives.catalogue import make_objectives
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.optim import make_optimiser
 from vlprep.pretrain.places import CorpusSettings
-from vlprep.pretrain.recipe import SIZES, ModelSettings, ObjectiveSettings, OptimiserSettings, TrainSettings
+from vlprep.pretrain.settings import SIZES, ModelSettings, ObjectiveSettings, OptimiserSettings, TrainSettings
 from vlprep.pretrain.trainer import Logged, Trainer
 from vlprep.shards import StoreSettings, open_store
 from vlprep.shards.schema import regions_schema, text_schema

@@ -134,7 +134,8 @@ def _name(recipe: str | None, objective: str | None) -> str:
 
 
 def _sized(recipe: Recipe, text: str) -> Recipe:
-    from vlprep.pretrain.recipe import SIZES, with_settings
+    from vlprep.pretrain.recipe import with_settings
+    from vlprep.pretrain.settings import SIZES
 
     if text in SIZES:
         return with_settings(recipe, [f"model.{name}={size}" for name, size in SIZES[text].items()])

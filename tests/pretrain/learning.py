@@ -17,7 +17,8 @@ from vlprep.pretrain.distributed import World
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.kinds import build_model
 from vlprep.pretrain.places import CorpusSettings
-from vlprep.pretrain.recipe import ModelSettings, ObjectiveSettings, OptimiserSettings, Recipe, TrainSettings
+from vlprep.pretrain.recipe import Recipe
+from vlprep.pretrain.settings import ModelSettings, ObjectiveSettings, OptimiserSettings, TrainSettings
 from vlprep.pretrain.setup import model_config, open_corpora, prepare, store_facts
 from vlprep.pretrain.trainer import PretrainStep, Trainer
 from vlprep.pretrain.validate import validate

@@ -22,7 +22,7 @@ from vlprep.pretrain.models.cbt import Cbt, CbtConfig, cbt_config
 from vlprep.pretrain.objectives.cbt import CbtTasks
 from vlprep.pretrain.objectives.told_clips import SegmentRule
 from vlprep.pretrain.places import CorpusSettings
-from vlprep.pretrain.recipe import ModelSettings
+from vlprep.pretrain.settings import ModelSettings
 
 SIZES = EncoderConfig(layers=2, hidden=16, heads=2, intermediate=32)
 CONFIG = CbtConfig(encoder=SIZES, video_layers=1, vocabulary=40, positions=32, text_places=12, clip_dim=8)

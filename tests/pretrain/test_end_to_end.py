@@ -22,7 +22,8 @@ from vlprep.pretrain.dual import narrated_clips
 from vlprep.pretrain.dual_scores import embed_clips, embed_texts
 from vlprep.pretrain.file_corpus import FileCorpus
 from vlprep.pretrain.places import CorpusSettings
-from vlprep.pretrain.recipe import ModelSettings, ObjectiveSettings, OptimiserSettings, Recipe, TrainSettings
+from vlprep.pretrain.recipe import Recipe
+from vlprep.pretrain.settings import ModelSettings, ObjectiveSettings, OptimiserSettings, TrainSettings
 from vlprep.pretrain.trainer import Logged
 from vlprep.shards.schema import text_schema
 

@@ -13,7 +13,7 @@ from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.hero import Hero, hero_config
 from vlprep.pretrain.objectives.frame_order import FrameOrder, shuffle
 from vlprep.pretrain.objectives.told_clips import SegmentRule
-from vlprep.pretrain.recipe import ModelSettings
+from vlprep.pretrain.settings import ModelSettings
 
 WORDS = TextVocabulary(size=40, pad=0, cls=2, sep=3, mask=4, first_word=5)
 DIM = 8

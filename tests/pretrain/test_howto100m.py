@@ -24,8 +24,9 @@ from vlprep.pretrain.models.howto100m import GatedEmbedding, HowTo100M, HowTo100
 from vlprep.pretrain.models.kinds import build_model
 from vlprep.pretrain.objectives.howto100m import PairTargets, RankedPairs, max_margin, pair_weights
 from vlprep.pretrain.places import CorpusSettings
-from vlprep.pretrain.recipe import ModelSettings, ObjectiveSettings, OptimiserSettings, Recipe, TrainSettings
+from vlprep.pretrain.recipe import Recipe
 from vlprep.pretrain.retrieval import measure
+from vlprep.pretrain.settings import ModelSettings, ObjectiveSettings, OptimiserSettings, TrainSettings
 from vlprep.pretrain.setup import model_config, open_corpora, prepare, store_facts
 from vlprep.pretrain.trainer import Trainer
 from vlprep.text.words import VectorTable

@@ -28,8 +28,9 @@ from vlprep.pretrain.models.milnce import MilNce, milnce_config, padding_row
 from vlprep.pretrain.narration import nearest, stretched
 from vlprep.pretrain.objectives.milnce import MilNceTask, StoredClips
 from vlprep.pretrain.places import CorpusSettings
-from vlprep.pretrain.recipe import ModelSettings, ObjectiveSettings, OptimiserSettings, Recipe, TrainSettings
+from vlprep.pretrain.recipe import Recipe
 from vlprep.pretrain.retrieval import measure
+from vlprep.pretrain.settings import ModelSettings, ObjectiveSettings, OptimiserSettings, TrainSettings
 from vlprep.pretrain.setup import model_config, open_corpora, prepare, store_facts
 from vlprep.pretrain.trainer import Logged, Trainer
 

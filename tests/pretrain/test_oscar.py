@@ -20,7 +20,7 @@ from vlprep.pretrain.objectives.oscar import CLEAN, WRONG_TAGS, WRONG_TEXT, Osca
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.packing import Example, pack, text_slots
 from vlprep.pretrain.places import CorpusSettings
-from vlprep.pretrain.recipe import ObjectiveSettings
+from vlprep.pretrain.settings import ObjectiveSettings
 
 NAMES = ((30,), (31, 32), (33,), (34, 35, 36))
 RULE = SequenceRule(words=replace(WORDS, class_names=NAMES))

@@ -24,7 +24,7 @@ from vlprep.pretrain.objectives.catalogue import make_objectives
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.optim import learning_rate, make_optimiser
 from vlprep.pretrain.places import CorpusSettings
-from vlprep.pretrain.recipe import ObjectiveSettings, OptimiserSettings, TrainSettings
+from vlprep.pretrain.settings import ObjectiveSettings, OptimiserSettings, TrainSettings
 from vlprep.pretrain.trainer import Logged, PretrainStep, Trainer
 from vlprep.pretrain.validate import auc, validate
 

@@ -29,8 +29,8 @@ from vlprep.pretrain.objectives.told_clips import SegmentRule, consecutive
 from vlprep.pretrain.objectives.univl import UnivlRetrieval, UnivlTasks
 from vlprep.pretrain.packing import Example, pack
 from vlprep.pretrain.places import CorpusSettings
-from vlprep.pretrain.recipe import ModelSettings
 from vlprep.pretrain.retrieval import measure
+from vlprep.pretrain.settings import ModelSettings
 from vlprep.pretrain.video_corpus import VideoCorpus
 
 SIZES = EncoderConfig(layers=2, hidden=16, heads=2, intermediate=32, dropout=0, attention_dropout=0)

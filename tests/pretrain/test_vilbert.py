@@ -25,7 +25,8 @@ from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.objectives.vilbert import VilbertTargets, VilbertTasks, overlapping, with_global_region
 from vlprep.pretrain.packing import Example, pack, text_rows
 from vlprep.pretrain.places import CorpusSettings
-from vlprep.pretrain.recipe import ModelSettings, ObjectiveSettings, Recipe
+from vlprep.pretrain.recipe import Recipe
+from vlprep.pretrain.settings import ModelSettings, ObjectiveSettings
 
 TASKS = VilbertTasks(rule=SequenceRule(words=WORDS))
 CONFIG = VilbertConfig(

@@ -14,8 +14,8 @@ from vlprep.errors import SettingsError
 from vlprep.pretrain.batching import BatchSettings
 from vlprep.pretrain.checkpoint import read_model
 from vlprep.pretrain.places import CorpusSettings
-from vlprep.pretrain.recipe import ObjectiveSettings
 from vlprep.pretrain.run_folder import read_metrics
+from vlprep.pretrain.settings import ObjectiveSettings
 from vlprep.stages.checkpoints import export_checkpoint
 from vlprep.stages.evaluate import evaluate_retrieval
 from vlprep.stages.pretrain import pretrain

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from vlprep.pretrain.recipe import OptimiserSettings
+from vlprep.pretrain.settings import OptimiserSettings
 
 NOT_DECAYED = ("bias", "LayerNorm.bias", "LayerNorm.weight")
 """Substrings of names (UNITER optim/misc.py:15). `img_layer_norm` and the norms inside heads do not match: they

@@ -26,7 +26,7 @@ from vlprep.pretrain.checkpoint import TrainingState, read_model, read_state, re
 from vlprep.pretrain.distributed import World
 from vlprep.pretrain.loader import StepBatches, load
 from vlprep.pretrain.optim import learning_rate, make_optimiser
-from vlprep.pretrain.recipe import OptimiserSettings, TrainSettings
+from vlprep.pretrain.settings import OptimiserSettings, TrainSettings
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

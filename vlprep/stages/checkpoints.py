@@ -16,8 +16,9 @@ from vlprep.interop.published import write_hugging_face_lxmert, write_mil_nce, w
 from vlprep.pretrain.checkpoint import MODEL_NAME, STATE_NAME, TrainingState, checkpoints, read_model, read_state
 from vlprep.pretrain.models.config_file import read_model_config
 from vlprep.pretrain.models.kinds import ModelConfig, kind_of
-from vlprep.pretrain.recipe import ModelKind, load_recipe
+from vlprep.pretrain.recipe import load_recipe
 from vlprep.pretrain.run_folder import RECIPE_NAME
+from vlprep.pretrain.settings import ModelKind
 
 Format = Literal["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert", "univl", "howto100m", "milnce"]
 

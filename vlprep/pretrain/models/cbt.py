@@ -27,7 +27,7 @@ from vlprep.pretrain.encoder import Encoder, EncoderConfig
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.clip_parts import ClipEmbeddings, ClipStreams, CrossEncoder, standardise
 from vlprep.pretrain.models.parts import initialise
-from vlprep.pretrain.recipe import ModelSettings
+from vlprep.pretrain.settings import ModelSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

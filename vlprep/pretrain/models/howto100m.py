@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vlprep.errors import SettingsError
 from vlprep.pretrain.base import StoreFacts
 from vlprep.pretrain.masking import TextVocabulary
-from vlprep.pretrain.recipe import ModelSettings
+from vlprep.pretrain.settings import ModelSettings
 
 
 @dataclass(frozen=True, slots=True)

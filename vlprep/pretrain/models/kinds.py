@@ -21,7 +21,7 @@ from vlprep.pretrain.models.single_stream import SingleStream, SingleStreamConfi
 from vlprep.pretrain.models.univl import Univl, UnivlConfig, univl_config
 from vlprep.pretrain.models.vilbert import Vilbert, VilbertConfig, vilbert_config
 from vlprep.pretrain.models.vlp import Vlp, VlpConfig, vlp_config
-from vlprep.pretrain.recipe import ModelKind, ModelSettings
+from vlprep.pretrain.settings import ModelKind, ModelSettings
 
 
 class ModelConfig(Protocol):

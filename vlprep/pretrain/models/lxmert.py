@@ -22,7 +22,7 @@ from vlprep.pretrain.encoder import Attention, EncoderConfig, EncoderLayer, Resi
 from vlprep.pretrain.heads import Pooler, Transform, WordHead
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.parts import Streams, first_states, initialise
-from vlprep.pretrain.recipe import ModelSettings
+from vlprep.pretrain.settings import ModelSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

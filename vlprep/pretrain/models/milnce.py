@@ -24,7 +24,7 @@ from vlprep.networks.text_tower import TextTower
 from vlprep.pretrain.base import StoreFacts
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.clip_parts import means
-from vlprep.pretrain.recipe import ModelSettings
+from vlprep.pretrain.settings import ModelSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from vlprep.pretrain.encoder import Encoder, EncoderConfig
 from vlprep.pretrain.heads import ClassHead, FeatureHead, Pooler, WordHead
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.parts import first_states, initialise, interleave
-from vlprep.pretrain.recipe import ModelSettings
+from vlprep.pretrain.settings import ModelSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

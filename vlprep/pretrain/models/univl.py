@@ -33,7 +33,7 @@ from vlprep.pretrain.models.clip_parts import (
     standardise,
 )
 from vlprep.pretrain.models.parts import initialise
-from vlprep.pretrain.recipe import ModelSettings
+from vlprep.pretrain.settings import ModelSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

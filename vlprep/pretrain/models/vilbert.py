@@ -25,7 +25,7 @@ from vlprep.pretrain.encoder import EncoderConfig, EncoderLayer, Residual, Widen
 from vlprep.pretrain.heads import Transform, WordHead
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.parts import Streams, first_states, initialise
-from vlprep.pretrain.recipe import ModelSettings
+from vlprep.pretrain.settings import ModelSettings
 
 _PAIR_DROPOUT = 0.1
 """On the product of the pooled streams (1219-1243)."""

@@ -27,7 +27,7 @@ from vlprep.pretrain.encoder import Encoder, EncoderConfig
 from vlprep.pretrain.heads import Pooler, WordHead
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.parts import initialise, interleave
-from vlprep.pretrain.recipe import ModelSettings
+from vlprep.pretrain.settings import ModelSettings
 
 TYPES = 6
 """0, 1 both ways; 2 left to right (unused); 4, 5 sequence to sequence: each image, then text."""

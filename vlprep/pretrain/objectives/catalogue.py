@@ -25,7 +25,7 @@ from vlprep.pretrain.objectives.univl import UnivlRetrieval, UnivlTasks
 from vlprep.pretrain.objectives.video import Alignment, MaskedVisualTokens
 from vlprep.pretrain.objectives.vilbert import VilbertTasks
 from vlprep.pretrain.objectives.vlp import MaskedCaption
-from vlprep.pretrain.recipe import ModelKind, ObjectiveSettings
+from vlprep.pretrain.settings import ModelKind, ObjectiveSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

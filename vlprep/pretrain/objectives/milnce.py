@@ -30,7 +30,7 @@ from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.milnce import MilNce, ShownClips, TextRows, padding_row
 from vlprep.pretrain.narration import Span, clips_in, nearest, stretched
 from vlprep.pretrain.objectives.mil_nce import Positives, mil_nce
-from vlprep.pretrain.recipe import ObjectiveSettings
+from vlprep.pretrain.settings import ObjectiveSettings
 
 Rows = NDArray[Any]
 """What is shown of a clip: (R, D) features or (R, T, H, W, 3) frames."""

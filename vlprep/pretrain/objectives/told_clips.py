@@ -18,7 +18,7 @@ from vlprep.pretrain.base import NarratedVideo
 from vlprep.pretrain.masking import Ints, TextVocabulary
 from vlprep.pretrain.narration import Span, clips_in, widened
 from vlprep.pretrain.packing import Example
-from vlprep.pretrain.recipe import ObjectiveSettings
+from vlprep.pretrain.settings import ObjectiveSettings
 
 Features = NDArray[np.float16] | NDArray[np.float32]
 
