@@ -77,7 +77,7 @@ class StoreReader:
         Of a store that fits in memory, where every page is read once, these are whole record batches, in large blocks;
         of a larger one the rows alone. Does nothing for a compressed store.
         """
-        if self.manifest.compression:
+        if self.manifest.compression or len(self._asked) == len(self._batches):
             return
         for batch, row in map(self._place, rows):
             if not self._fits_in_memory:
