@@ -53,6 +53,8 @@ from vlprep.stages.run import RunSettings
 from vlprep.stages.tokenize_text import tokenize_text
 
 _WORD_DIM = 64
+_BEGINNING = 5
+"""Steps that are not timed: the loader starts, and what it was forked from is written to for the first time."""
 _UNTRAINED = "the untrained model"
 _MEASURES: Mapping[str, tuple[str, float | str]] = {
     "uniter": ("itm/auc", 0.5),
@@ -177,19 +179,20 @@ def paces(recipe: Recipe, folder: Path, size: Size, scratch: Path) -> tuple[NDAr
 
 
 def by_trainer(model: nn.Module, recipe: Recipe, prepared: Prepared, steps: int, scratch: Path) -> NDArray[np.float64]:
-    """Of `steps` steps behind the first, in which the loader starts, and before the last, which logs and saves."""
-    settings = replace(recipe.train, steps=steps + 2, log_every=steps + 2, save_every=steps + 2)
+    """Of `steps` steps behind the beginning and before the last, which logs and saves."""
+    every = _BEGINNING + steps + 1
+    settings = replace(recipe.train, steps=every, log_every=every, save_every=every)
     trainer = Trainer(
         model, prepared.objectives, prepared.batches, settings, recipe.optimiser, World(), scratch / "timed"
     )
     clock: list[float] = []
     trainer.run(lambda event: None, lambda done: clock.append(time.process_time()))
-    return np.diff(clock)[:-1]
+    return np.diff(clock)[_BEGINNING - 1 : -1]
 
 
 def by_hand(model: nn.Module, recipe: Recipe, prepared: Prepared, steps: int) -> NDArray[np.float64]:
     """Of the same steps."""
-    ready = [prepared.batches[step, 0] for step in range(steps + 1)]
+    ready = [prepared.batches[step, 0] for step in range(_BEGINNING - 1, _BEGINNING + steps)]
     optimiser = make_optimiser(model, recipe.optimiser)
     model.train()
     clock: list[float] = []
