@@ -9,8 +9,8 @@ import pytest
 import torch
 from pretrain.learning import WORDS, named_images, tiny_recipe
 
+from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.models.single_stream import SingleStream, SingleStreamConfig
-from vlprep.pretrain.recipe import EncoderConfig
 from vlprep.pretrain.setup import mean_region, open_corpora, prepare, store_facts
 
 
