@@ -59,7 +59,7 @@ class Size:
     video_steps: int
 
 
-FULL = Size(images=1200, image_steps=4000, videos=240, video_steps=2400)
+FULL = Size(images=1200, image_steps=6000, videos=240, video_steps=2400)
 QUICK = Size(images=400, image_steps=1500, videos=80, video_steps=800)
 
 
