@@ -60,9 +60,14 @@ def evaluate(checkpoint: Path, dataset: Path, task: Task, *, device: str = "cpu"
     Raises `SettingsError` where the model was not trained for that.
     """
     trained = open_trained(checkpoint, dataset, device=device)
+    asked = {
+        name: objective
+        for name, objective in trained.objectives.items()
+        if task == "mlm" or isinstance(objective, Matcher)
+    }
     streams = {
         name: Stream(trained.corpus, trained.usable_for(objective), objective, trained.recipe.batches, 0, 1)
-        for name, objective in trained.objectives.items()
+        for name, objective in asked.items()
     }
     module = PretrainStep(trained.model, trained.objectives)
     figures = validate(module, streams, trained.found.state.step, trained.device, most_batches=_EVERYTHING).figures
