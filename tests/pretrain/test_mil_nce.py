@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from vlprep.pretrain.distributed import gathered, join_world
-from vlprep.pretrain.objectives.mil_nce import Positives, mil_nce
+from vlprep.pretrain.objectives.contrastive import Positives, mil_nce
 
 RANKS = 4
 CLIPS, CANDIDATES, JOINT = 12, 3, 8
@@ -80,7 +80,7 @@ def test_four_processes_are_one_with_their_batches_together(tmp_path: Path, begi
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vlprep.pretrain.objectives.mil_nce"])
+    context.set_forkserver_preload(["vlprep.pretrain.objectives.contrastive"])
     processes = [context.Process(target=share, args=(tmp_path, rank, begins, port)) for rank in range(RANKS)]
     for process in processes:
         process.start()

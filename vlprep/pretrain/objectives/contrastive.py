@@ -1,19 +1,33 @@
 """Losses in which the true partner has to be told from others: of texts and clips in a batch, and of masked clips.
 
 All are in float32, one loss a row, for the objective to add up; without rows they add up to 0 and keep the path of the
-gradient, where the published UniVL gives NaN. MIL-NCE's own loss is in `mil_nce`.
+gradient, where the published UniVL gives NaN.
 
-Shape suffixes: N texts and clips, ordered video by video; B rows (videos in `middle_mil_nce`); S candidates; D feature
-size.
+Shape suffixes: N texts and clips, ordered video by video; B rows (videos in `middle_mil_nce`, clips of this process in
+`mil_nce`); A clips of all processes; K candidate texts a clip; S candidates; D feature size; J joint size.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlprep.pretrain.objectives.mil_nce import Contrast
+from vlprep.pretrain.distributed import gathered
+
+Positives = Literal["once", "twice"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Two (B,) tensors."""
+
+    loss_B: Tensor
+    correct_B: Tensor
+    """bool: the likeliest text of all is one of the clip's own."""
 
 
 def nce(scores_BS: Tensor, positives_B: Tensor) -> Contrast:
@@ -54,3 +68,34 @@ def middle_mil_nce(similarity_NN: Tensor, *, pairs: int) -> Contrast:
     positives_B = texts_BN.masked_fill(~own_BN, -torch.inf).logsumexp(1)
     every_B = torch.cat([texts_BN, clips_BN.masked_fill(own_BN, -torch.inf)], dim=1).logsumexp(1)
     return Contrast(every_B - positives_B, clips_BN.argmax(1) // pairs == videos)
+
+
+def mil_nce(clips_BJ: Tensor, texts_BKJ: Tensor, *, positives: Positives, gather: bool) -> Contrast:
+    """MIL-NCE's loss of each clip (Miech et al. 2020, MIL-NCE_HowTo100M@b282b15 loss.py) against candidate texts.
+
+    With x_ijk = v_i . t_jk, the dot product of clip i and candidate k of clip j, neither normalised:
+
+        L_i = log( sum_jk e^x_ijk + sum_jk e^x_jik  -  sum_k e^x_iik )  -  log sum_k e^x_iik
+
+    This is the paper's. The published code does not subtract the positives that the two sums share: they count twice,
+    and the loss cannot fall below log 2. With `gather` sums over j are over the clips of all processes, which must all
+    call this.
+    """
+    with torch.autocast(clips_BJ.device.type, enabled=False):
+        return _contrast(clips_BJ.float(), texts_BKJ.float(), positives, gather)
+
+
+def _contrast(clips_BJ: Tensor, texts_BKJ: Tensor, positives: Positives, gather: bool) -> Contrast:
+    clips_AJ, own = gathered(clips_BJ) if gather else (clips_BJ, slice(0, len(clips_BJ)))
+    texts_AKJ = gathered(texts_BKJ)[0] if gather else texts_BKJ
+    to_texts_BAK = torch.einsum("bj,akj->bak", clips_BJ, texts_AKJ)
+    to_clips_BAK = torch.einsum("aj,bkj->bak", clips_AJ, texts_BKJ)
+    each = torch.arange(len(clips_BJ), device=clips_BJ.device)
+    positive_B = to_texts_BAK[each, each + own.start].logsumexp(1)
+    if positives == "once":
+        is_own_BA = torch.zeros(to_clips_BAK.shape[:2], dtype=torch.bool, device=clips_BJ.device)
+        is_own_BA[each, each + own.start] = True
+        to_clips_BAK = to_clips_BAK.masked_fill(is_own_BA[:, :, None], -torch.inf)
+    every_B = torch.cat([to_texts_BAK, to_clips_BAK], dim=1).flatten(1).logsumexp(1)
+    correct_B = to_texts_BAK.amax(2).argmax(1) == each + own.start
+    return Contrast(every_B - positive_B, correct_B)

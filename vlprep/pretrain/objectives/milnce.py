@@ -29,7 +29,7 @@ from vlprep.pretrain.clip_reader import ClipReader
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.milnce import MilNce, ShownClips, TextRows, padding_row
 from vlprep.pretrain.narration import Span, clips_in, nearest, stretched
-from vlprep.pretrain.objectives.mil_nce import Positives, mil_nce
+from vlprep.pretrain.objectives.contrastive import Positives, mil_nce
 from vlprep.pretrain.settings import ObjectiveSettings
 
 Rows = NDArray[Any]

@@ -37,8 +37,7 @@ from vlprep.pretrain.masking import Ints, mask_rows, mask_tokens
 from vlprep.pretrain.models.clip_parts import ClipStreams
 from vlprep.pretrain.models.univl import Univl
 from vlprep.pretrain.narration import Span
-from vlprep.pretrain.objectives.contrastive import diagonal_nce, feature_scores, middle_mil_nce, nce
-from vlprep.pretrain.objectives.mil_nce import Contrast
+from vlprep.pretrain.objectives.contrastive import Contrast, diagonal_nce, feature_scores, middle_mil_nce, nce
 from vlprep.pretrain.objectives.told_clips import SegmentRule, ToldClips, consecutive
 from vlprep.pretrain.packing import Example, join, pack, region_rows, text_slots, visual_slots
 
