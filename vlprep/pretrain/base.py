@@ -267,6 +267,13 @@ class Matcher(Objective, Protocol):
         """(B,) how much more a match than not."""
 
 
+@runtime_checkable
+class LooksAtRegions(Protocol):
+    """A model whose input of regions may begin centred on their mean (`model.centre_regions`)."""
+
+    def centre_regions(self, mean_D: Tensor) -> None: ...
+
+
 def to_device(value: Any, device: torch.device) -> Any:
     """A copy of a (nested) frozen dataclass with its tensors on `device`, except `lengths_B`, which stays on the
     CPU.

@@ -70,13 +70,6 @@ class RegionEmbeddings(nn.Module):
         embedded_RH: Tensor = self.dropout(self.LayerNorm(appearance_RH + place_RH + type_H))
         return embedded_RH
 
-    def centre(self, mean_D: Tensor) -> None:
-        """Let the projection begin with this feature at zero. Pooled features are positive, so that what all of them
-        share is several times longer than what tells one from another, and is most of what LayerNorm would pass on.
-        """
-        with torch.no_grad():
-            self.img_linear.bias.copy_(-self.img_linear.weight @ mean_D)
-
 
 class VisualTokenEmbeddings(nn.Module):
     """VideoBERT's visual words: one row a token, then the mask and `[>]`, the sign between text and video.

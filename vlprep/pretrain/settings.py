@@ -67,8 +67,8 @@ class ModelSettings:
     freeze_centroids: bool = False
     """Visual token embeddings stay the vocabulary's centroids (VideoBERT)."""
     centre_regions: bool = False
-    """`single-stream`: a projection of region features that is not loaded from `init` begins centred on their mean
-    (not published; small models that learn from nothing look sooner).
+    """A projection of region features that is not loaded from `init` begins centred on their mean (not published; small
+    models that learn from nothing look sooner).
     """
     word_dim: int = 300
     """`milnce`, as the next three: size of the word vectors, …"""

@@ -15,6 +15,7 @@ from torch import nn
 from vlprep.cluster.vocabulary import Vocabulary
 from vlprep.errors import SettingsError
 from vlprep.interop.initial import load_initial
+from vlprep.pretrain.base import LooksAtRegions
 from vlprep.pretrain.checkpoint import checkpoints
 from vlprep.pretrain.corpus import DatasetStores
 from vlprep.pretrain.distributed import World, join_world
@@ -129,7 +130,7 @@ def _train(
         write_run_data(folder, run_data(datasets, stores))
     world.wait()
     model = _build_model(config, recipe, vocabulary, words)
-    if recipe.model.centre_regions and isinstance(model, SingleStream) and model.config.region_dim:
+    if recipe.model.centre_regions and isinstance(model, LooksAtRegions) and facts.region_dim:
         model.centre_regions(torch.from_numpy(mean_region(prepared)))
     if recipe.model.standardise_clips and isinstance(model, Univl | Cbt):
         model.standardise_clips(torch.from_numpy(some_clips(prepared)))

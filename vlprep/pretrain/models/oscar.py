@@ -22,7 +22,7 @@ from vlprep.pretrain.embeddings import TextEmbeddings
 from vlprep.pretrain.encoder import Encoder, EncoderConfig
 from vlprep.pretrain.heads import Pooler, WordHead
 from vlprep.pretrain.masking import TextVocabulary
-from vlprep.pretrain.models.parts import first_states, initialise, interleave
+from vlprep.pretrain.models.parts import centre, first_states, initialise, interleave
 from vlprep.pretrain.settings import ModelSettings
 
 _BOX = 6
@@ -83,6 +83,10 @@ class Oscar(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
         initialise(self, hidden)
+
+    def centre_regions(self, mean_D: Tensor) -> None:
+        """Begin with the mean feature as zero on the way in."""
+        centre(self.bert["img_embedding"], mean_D)
 
     def encode(self, inputs: Inputs) -> Tensor:
         """The last layer's states of the packed sequences, (T, H)."""

@@ -25,7 +25,7 @@ from vlprep.pretrain.embeddings import (
 from vlprep.pretrain.encoder import Encoder, EncoderConfig
 from vlprep.pretrain.heads import ClassHead, FeatureHead, Pooler, WordHead
 from vlprep.pretrain.masking import TextVocabulary
-from vlprep.pretrain.models.parts import first_states, initialise, interleave
+from vlprep.pretrain.models.parts import centre, first_states, initialise, interleave
 from vlprep.pretrain.settings import ModelSettings
 
 
@@ -112,7 +112,7 @@ class SingleStream(nn.Module):
         """
         embeddings = self._part("img_embeddings", "regions")
         assert isinstance(embeddings, RegionEmbeddings)
-        embeddings.centre(mean_D)
+        centre(embeddings.img_linear, mean_D)
         with torch.no_grad():
             self.feat_regress.bias.copy_(mean_D)
 

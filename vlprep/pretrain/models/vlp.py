@@ -26,7 +26,7 @@ from vlprep.pretrain.embeddings import TextEmbeddings
 from vlprep.pretrain.encoder import Encoder, EncoderConfig
 from vlprep.pretrain.heads import Pooler, WordHead
 from vlprep.pretrain.masking import TextVocabulary
-from vlprep.pretrain.models.parts import initialise, interleave
+from vlprep.pretrain.models.parts import centre, initialise, interleave
 from vlprep.pretrain.settings import ModelSettings
 
 TYPES = 6
@@ -90,6 +90,10 @@ class Vlp(nn.Module):
             nn.Linear(_GEOMETRY + config.region_classes, hidden), nn.ReLU(), nn.Dropout(dropout)
         )
         initialise(self, hidden)
+
+    def centre_regions(self, mean_D: Tensor) -> None:
+        """Begin with the mean feature as zero on the way in."""
+        centre(self.vis_embed[0], mean_D)
 
     def encode(self, inputs: Inputs) -> Tensor:
         """The last layer's states of the packed sequences, (T, H)."""
