@@ -64,6 +64,8 @@ def retrieval(
         print_json(report)
         return
     click.echo(f"{_taking_part(report)}\n")
+    if report.left_out:
+        click.echo(f"left out {counted(len(report.left_out), 'segment')}; the first: {report.left_out[0]}", err=True)
     directions = ((f"text to {report.seen}", report.text_to_seen), (f"{report.seen} to text", report.seen_to_text))
     print_table(
         ["", "R@1", "R@5", "R@10", "median rank", "R@1 by chance"],

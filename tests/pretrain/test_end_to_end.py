@@ -96,7 +96,7 @@ def test_s3d_learns_colours_from_the_files(coloured: DatasetStores, tmp_path: Pa
     clips = [(video, (0.0, 3.0)) for video in videos]
     model = made.model.train()  # with the statistics of the batch, since 30 steps leave little of running ones
     scores = (
-        embed_texts(model, task, [video.texts[0] for video in videos], CPU) @ embed_clips(model, task, clips, CPU).T
+        embed_texts(model, task, [video.texts[0] for video in videos], CPU) @ embed_clips(model, task, clips, CPU)[0].T
     )
     assert (scores.argmax(0) == np.arange(len(COLOURS))).mean() >= 5 / 6
     assert len(narrated_clips(corpus.sample(0))) == 2

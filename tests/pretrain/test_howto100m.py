@@ -229,7 +229,7 @@ def recall(model: HowTo100M, objective: RankedPairs, folder: Path) -> tuple[floa
     samples = [corpus.sample(number) for number in range(len(corpus))]
     pairs = [(ids, (sample.video, span)) for sample in samples for ids, span in narrated_clips(sample)]
     texts_ND = embed_texts(model, objective, [ids for ids, _ in pairs], CPU)
-    clips_ND = embed_clips(model, objective, [clip for _, clip in pairs], CPU)
+    clips_ND, _ = embed_clips(model, objective, [clip for _, clip in pairs], CPU)
     right = np.eye(len(pairs), dtype=bool)
     assert len(pairs) == 160
     scores = texts_ND @ clips_ND.T

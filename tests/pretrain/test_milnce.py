@@ -141,7 +141,7 @@ def recall(folder: Path, *, shuffled: bool) -> tuple[float, float]:
     samples = [corpus.sample(number) for number in range(len(corpus))]
     pairs = [(ids, (sample.video, span)) for sample in samples for ids, span in narrated_clips(sample)]
     texts_ND = embed_texts(model, task, [ids for ids, _ in pairs], CPU)
-    clips_ND = embed_clips(model, task, [clip for _, clip in pairs], CPU)
+    clips_ND, _ = embed_clips(model, task, [clip for _, clip in pairs], CPU)
     assert len(pairs) == 160
     scores, right = texts_ND @ clips_ND.T, np.eye(160, dtype=bool)
     return measure(scores, right).recall[1].value, measure(scores.T, right).recall[1].value

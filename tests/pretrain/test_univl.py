@@ -242,14 +242,15 @@ def test_masked_clips_are_zero_before_they_are_normalised() -> None:
     torch.testing.assert_close(plain, model.clip_features(clips))
 
 
-def test_clips_may_begin_centred() -> None:
+@pytest.mark.parametrize("spread", [1.0, 0.125])
+def test_clips_may_begin_centred(spread: float) -> None:
     model = Univl(CONFIG)
     features = 10 + torch.arange(8) + torch.randn(500, 8)  # what they share is most of them
-    model.standardise_clips(features)
+    model.standardise_clips(features, spread)
     with torch.no_grad():
         begun = model.normalize_video["visual_norm2d"](features)
     assert begun.mean(0).abs().max() < 1e-4
-    assert begun.std().item() == pytest.approx(1, rel=1e-3)
+    assert begun.std().item() == pytest.approx(spread, rel=1e-3)
 
 
 def test_segments_are_drawn_together() -> None:

@@ -5,13 +5,15 @@ Shape suffixes: N texts or clips, D size of the joint space, Q texts, C clips.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vlprep.errors import ItemError, VlprepError
 from vlprep.pretrain.base import NarratedVideo, to_device
 from vlprep.pretrain.dual import DualEncoder, DualObjective
 from vlprep.pretrain.narration import Span
@@ -26,7 +28,7 @@ def embed_texts(
     """(N, D) of ids without special tokens."""
     found = [
         model.embed_text(to_device(objective.collate_texts([objective.text(ids) for ids in batch]), device))
-        for batch in _batches(texts)
+        for batch in _batched(texts, _AT_ONCE)
     ]
     return torch.cat(found).float().cpu().numpy()
 
@@ -34,16 +36,29 @@ def embed_texts(
 @torch.inference_mode()
 def embed_clips(
     model: DualEncoder, objective: DualObjective, clips: Sequence[tuple[NarratedVideo, Span]], device: torch.device
-) -> NDArray[np.float32]:
-    """(N, D) of what is seen of these videos in these spans."""
+) -> tuple[NDArray[np.float32], Mapping[int, ItemError]]:
+    """(N, D) of what is seen of these videos in these spans; without those, told by their places, whose files turned
+    out to be of no use.
+    """
+    left_out: dict[int, ItemError] = {}
+
+    def examples() -> Iterator[Any]:
+        for place, (video, span) in enumerate(clips):
+            try:
+                yield objective.clip(video, span)
+            except ItemError as error:
+                left_out[place] = error
+
     found = [
-        model.embed_video(
-            to_device(objective.collate_clips([objective.clip(video, span) for video, span in batch]), device)
-        )
-        for batch in _batches(clips)
+        model.embed_video(to_device(objective.collate_clips(batch), device)) for batch in _batched(examples(), _AT_ONCE)
     ]
-    return torch.cat(found).float().cpu().numpy()
+    if not found:
+        raise VlprepError(f"not one of {len(clips)} clips is of use; the last: {left_out[len(clips) - 1]}")
+    return torch.cat(found).float().cpu().numpy(), left_out
 
 
-def _batches(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
+def _batched(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """As itertools has it from Python 3.12."""
+    rest = iter(values)
+    while batch := list(islice(rest, size)):
+        yield batch

@@ -58,9 +58,9 @@ class ModelSettings:
     """`oscar`: 3 tell wrong tags from a wrong caption (Oscar+)."""
     normalise_regions: bool = False
     """`oscar`: LayerNorm on embedded regions (Oscar+)."""
-    standardise_clips: bool = False
-    """`univl`, `cbt`: normalised features begin with the training clips centred and of spread 1, unless the layer is
-    loaded from `init` (not published; small models that learn from nothing need it).
+    standardise_clips: float = 0.0
+    """`univl`, `cbt`: normalised features begin with the training clips centred and of this spread, unless the layer is
+    loaded from `init`; 0 to leave them as published (small models that learn from nothing need it).
     """
     positions: int = 512
     attention: Backend = "padded"

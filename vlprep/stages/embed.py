@@ -112,5 +112,5 @@ def _embedded(
     model = dual_encoder(trained)
     return (
         embed_texts(model, objective, [ids for ids, _ in segments], trained.device),
-        embed_clips(model, objective, [(sample.video, span) for _, span in segments], trained.device),
+        embed_clips(model, objective, [(sample.video, span) for _, span in segments], trained.device)[0],
     )

@@ -3,7 +3,7 @@ text, which word is hidden."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -49,6 +49,8 @@ class RetrievalReport:
     texts: int
     candidates: int
     seen: Literal["image", "video"]
+    left_out: Sequence[str]
+    """Why, for each segment whose file turned out to be of no use."""
     text_to_seen: Retrieval
     seen_to_text: Retrieval
 
@@ -123,13 +125,14 @@ def _of_segments(trained: Trained, dual: DualObjective, most: int, seed: int) ->
         raise SettingsError("ranking needs at least two narrated segments")
     order = np.random.default_rng(seed).permutation(len(told))[:most]
     segments = [list(told)[place] for place in np.sort(order)]
-    texts = [(ids, place) for place, segment in enumerate(segments) for ids in told[segment]]
     clips = [(_video(trained, number), span) for number, span in segments]
     model = dual_encoder(trained)
+    clips_CD, left_out = embed_clips(model, dual, clips, trained.device)
+    seen = [segment for place, segment in enumerate(segments) if place not in left_out]
+    texts = [(ids, place) for place, segment in enumerate(seen) for ids in told[segment]]
     texts_QD = embed_texts(model, dual, [ids for ids, _ in texts], trained.device)
-    clips_CD = embed_clips(model, dual, clips, trained.device)
-    right_QC = np.array([place for _, place in texts])[:, None] == np.arange(len(segments))
-    return _report(trained, "video", texts_QD @ clips_CD.T, right_QC)
+    right_QC = np.array([place for _, place in texts])[:, None] == np.arange(len(seen))
+    return _report(trained, "video", texts_QD @ clips_CD.T, right_QC, [str(error) for error in left_out.values()])
 
 
 def _video(trained: Trained, number: int) -> NarratedVideo:
@@ -157,7 +160,11 @@ def _of_pairs(
 
 
 def _report(
-    trained: Trained, seen: Literal["image", "video"], scores_QC: NDArray[np.float32], right_QC: NDArray[np.bool_]
+    trained: Trained,
+    seen: Literal["image", "video"],
+    scores_QC: NDArray[np.float32],
+    right_QC: NDArray[np.bool_],
+    left_out: Sequence[str] = (),
 ) -> RetrievalReport:
     return RetrievalReport(
         checkpoint=trained.found.checkpoint,
@@ -165,6 +172,7 @@ def _report(
         texts=scores_QC.shape[0],
         candidates=scores_QC.shape[1],
         seen=seen,
+        left_out=left_out,
         text_to_seen=measure(scores_QC, right_QC),
         seen_to_text=measure(scores_QC.T, right_QC.T),
     )

@@ -133,7 +133,7 @@ def _train(
     if recipe.model.centre_regions and isinstance(model, LooksAtRegions) and facts.region_dim:
         model.centre_regions(torch.from_numpy(mean_region(prepared)))
     if recipe.model.standardise_clips and isinstance(model, Univl | Cbt):
-        model.standardise_clips(torch.from_numpy(some_clips(prepared)))
+        model.standardise_clips(torch.from_numpy(some_clips(prepared)), recipe.model.standardise_clips)
     notes = [load_initial(model, recipe.model.init).summary()] if recipe.model.init and start is None else []
     trainer = Trainer(model, prepared.objectives, prepared.batches, recipe.train, recipe.optimiser, world, folder)
     if start is not None:

@@ -102,9 +102,9 @@ class Cbt(nn.Module):
             states_PH: Tensor = self.bert["encoder"](self.bert["embeddings"](text), self._layout(text.lengths_B))
         return states_PH
 
-    def standardise_clips(self, features_CD: Tensor) -> None:
-        """Begin with clips centred and of spread 1, given features as they are stored."""
-        standardise(self._norm, features_CD)
+    def standardise_clips(self, features_CD: Tensor, spread: float) -> None:
+        """Begin with clips centred and of this spread, given features as they are stored."""
+        standardise(self._norm, features_CD, spread)
 
     def clip_targets(self, clips: ClipInput) -> Tensor:
         """(C, H) what masked clips are to be found by: their embeddings without place."""

@@ -53,16 +53,16 @@ class ClipEmbeddings(nn.Module):
         return embedded_CH
 
 
-def standardise(norm: nn.LayerNorm, features_CD: Tensor) -> None:
-    """Let what the layer makes of these features begin centred and of spread 1. Pooled features share most of their
+def standardise(norm: nn.LayerNorm, features_CD: Tensor, spread: float) -> None:
+    """Let what the layer makes of these features begin centred and of this standard deviation. Pooled features share most of their
     length, and what tells one from another would be a small part of what comes in.
     """
     with torch.no_grad():
         normalised_CD = norm(features_CD)
         mean_D = normalised_CD.mean(0)
-        spread = (normalised_CD - mean_D).std().clamp(min=1e-6)
-        norm.weight.div_(spread)
-        norm.bias.copy_((norm.bias - mean_D) / spread)
+        factor = spread / (normalised_CD - mean_D).std().clamp(min=1e-6)
+        norm.weight.mul_(factor)
+        norm.bias.copy_((norm.bias - mean_D) * factor)
 
 
 class CrossEncoder(nn.Module):

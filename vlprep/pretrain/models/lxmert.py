@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
 from vlprep.errors import SettingsError
@@ -22,7 +21,7 @@ from vlprep.pretrain.embeddings import TextEmbeddings
 from vlprep.pretrain.encoder import Attention, EncoderConfig, EncoderLayer, Residual, Widening
 from vlprep.pretrain.heads import Pooler, Transform, WordHead
 from vlprep.pretrain.masking import TextVocabulary
-from vlprep.pretrain.models.parts import Streams, centre, first_states, initialise
+from vlprep.pretrain.models.parts import Streams, centre, first_states, guess_first, initialise
 from vlprep.pretrain.settings import ModelSettings
 
 
@@ -110,11 +109,11 @@ class Lxmert(nn.Module):
 
     def centre_regions(self, mean_D: Tensor) -> None:
         """Begin with the mean feature as zero on the way in, and as the prediction on the way out."""
-        heads = self.obj_predict_head["decoder_dict"]
+        encoder, heads = self.bert["encoder"], self.obj_predict_head["decoder_dict"]
+        assert isinstance(encoder, _TwoStreamEncoder)
         assert isinstance(heads, nn.ModuleDict)
-        centre(self.bert["encoder"].visn_fc.visn_fc, mean_D)
-        with torch.no_grad():
-            heads["feat"].bias.copy_(mean_D)
+        centre(encoder.visn_fc.visn_fc, mean_D)
+        guess_first(heads["feat"], mean_D)
 
     def encode(self, inputs: Inputs) -> Streams:
         """The last states of both streams."""

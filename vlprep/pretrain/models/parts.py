@@ -37,13 +37,21 @@ def first_states(states_TH: Tensor, lengths_B: Tensor) -> Tensor:
     return states_TH[starts_B]
 
 
-def centre(projection: nn.Linear, mean_D: Tensor) -> None:
+def centre(projection: nn.Module | Tensor, mean_D: Tensor) -> None:
     """Let a projection of region features begin with their mean at zero. Pooled features are positive, so that what all
     of them share is several times longer than what tells one from another, and is most of what LayerNorm would pass on.
     Inputs behind the feature (a box) keep theirs.
     """
+    assert isinstance(projection, nn.Linear)
     with torch.no_grad():
         projection.bias.copy_(-projection.weight[:, : len(mean_D)] @ mean_D)
+
+
+def guess_first(head: nn.Module, mean_D: Tensor) -> None:
+    """Let a linear prediction of region features begin with their mean."""
+    assert isinstance(head, nn.Linear)
+    with torch.no_grad():
+        head.bias.copy_(mean_D)
 
 
 def initialise(network: nn.Module, hidden: int) -> None:

@@ -113,9 +113,9 @@ class Univl(nn.Module):
             self.similarity_dense = nn.Linear(hidden, 1)
         initialise(self, hidden)
 
-    def standardise_clips(self, features_CD: Tensor) -> None:
-        """Begin with clips centred and of spread 1, given features as they are stored."""
-        standardise(self._norm, features_CD)
+    def standardise_clips(self, features_CD: Tensor, spread: float) -> None:
+        """Begin with clips centred and of this spread, given features as they are stored."""
+        standardise(self._norm, features_CD, spread)
 
     def clip_features(self, clips: ClipInput, *, hide: bool = False) -> Tensor:
         """(C, D) normalised features; with `hide`, what is masked is zero before that."""

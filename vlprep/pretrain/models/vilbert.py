@@ -24,7 +24,7 @@ from vlprep.pretrain.embeddings import TextEmbeddings
 from vlprep.pretrain.encoder import EncoderConfig, EncoderLayer, Residual, Widening, heads
 from vlprep.pretrain.heads import Transform, WordHead
 from vlprep.pretrain.masking import TextVocabulary
-from vlprep.pretrain.models.parts import Streams, centre, first_states, initialise
+from vlprep.pretrain.models.parts import Streams, centre, first_states, guess_first, initialise
 from vlprep.pretrain.settings import ModelSettings
 
 _PAIR_DROPOUT = 0.1
@@ -123,8 +123,9 @@ class Vilbert(nn.Module):
         """Begin with the mean feature as zero on the way in, and, of features, as the prediction on the way out."""
         centre(self.bert["v_embeddings"].image_embeddings, mean_D)
         if not self.config.region_classes:
-            with torch.no_grad():
-                self.cls["imagePredictions"]["decoder"].bias.copy_(mean_D)
+            head = self.cls["imagePredictions"]
+            assert isinstance(head, nn.ModuleDict)
+            guess_first(head["decoder"], mean_D)
 
     def encode(self, inputs: Inputs) -> Streams:
         """The last states of both streams, which differ in width."""

@@ -1,0 +1,69 @@
+"""The small twins of the systems that read clips learn on rendered videos what they are for, and from narration that
+belongs to other videos they do not. Of each, videos that were held out of its own data are asked about.
+
+Slow: two trainings a test, up to two minutes each, end to end more.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from stages.rendered import train_twin, with_others_narration, write_moving_scenes
+
+from vlprep.stages.evaluate import RetrievalReport, evaluate_retrieval
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_moving_scenes(tmp_path_factory.mktemp("moving") / "own", 240)
+
+
+@pytest.fixture(scope="module")
+def exchanged(moving: Path) -> Path:
+    return with_others_narration(moving, moving.with_name("exchanged"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        ("howto100m-small", []),
+        ("milnce-small", []),
+        ("univl-stage1-small", []),
+        ("univl-stage2-small", []),
+        ("milnce-small-end-to-end", ["train.steps=900"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_segments_are_found_by_what_is_said(recipe: str, settings: list[str], moving: Path, exchanged: Path) -> None:
+    """First at ten times the chance, both ways together; from exchanged narration hardly oftener than by chance."""
+    found = evaluate_retrieval(train_twin(recipe, moving, *settings).checkpoint, moving)
+    assert recall(found, 1) >= 10 * found.text_to_seen.chance[1]
+    found = evaluate_retrieval(train_twin(recipe, exchanged, *settings).checkpoint, exchanged)
+    assert recall(found, 10) <= 1.5 * found.text_to_seen.chance[10]
+
+
+def test_the_second_stage_of_univl_learns_its_other_tasks(moving: Path, exchanged: Path) -> None:
+    """Twelve texts a batch find their videos by the cross encoder at three times the chance, masked clips are told
+    better than by chance, and what is to be written is told from what is seen.
+    """
+    own, others = (train_twin("univl-stage2-small", folder).figures for folder in (moving, exchanged))
+    assert own["univl/align accuracy"] >= 3 / 12
+    assert others["univl/align accuracy"] <= 2 / 12
+    assert own["univl/decoder"] <= others["univl/decoder"] - 0.3
+
+
+def test_cbt_tells_videos_by_texts_and_clips_by_clips(moving: Path, exchanged: Path) -> None:
+    """Sixteen texts a batch find their clips at five times the chance; a masked clip needs no text to be told."""
+    own, others = (train_twin("cbt-small", folder).figures for folder in (moving, exchanged))
+    begun = train_twin("cbt-small", moving, "train.steps=1").figures
+    assert own["cbt/cross accuracy"] >= 5 / 16
+    assert others["cbt/cross accuracy"] <= 2 / 16
+    for figures in (own, others):
+        assert figures["cbt/visual"] <= begun["cbt/visual"] - 0.2
+
+
+def recall(found: RetrievalReport, cut: int) -> float:
+    return (found.text_to_seen.recall[cut].value + found.seen_to_text.recall[cut].value) / 2
