@@ -16,11 +16,13 @@ from pretrain.test_univl import video
 from vlprep.errors import SettingsError
 from vlprep.interop.initial import load_initial
 from vlprep.pretrain.batching import BatchSettings
+from vlprep.pretrain.dual import by_segment
 from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.masking import generator
 from vlprep.pretrain.models.cbt import Cbt, CbtConfig, cbt_config
 from vlprep.pretrain.objectives.cbt import CbtTasks
 from vlprep.pretrain.objectives.told_clips import SegmentRule
+from vlprep.pretrain.packing import pack
 from vlprep.pretrain.places import CorpusSettings
 from vlprep.pretrain.settings import ModelSettings
 
@@ -64,6 +66,16 @@ def test_the_cross_modal_transformer_sees_every_clip() -> None:
     with torch.no_grad():
         found, expected = (TASKS.information(model, inputs) for inputs in (batch.inputs, unmasked))
     torch.testing.assert_close(found, expected)
+
+
+def test_any_text_is_ranked_with_any_segment_as_in_a_batch() -> None:
+    torch.manual_seed(0)
+    model, segments = Cbt(CONFIG).eval(), [one for key in range(2) for one in by_segment(video(key, segments=2))]
+    with torch.no_grad():
+        together = TASKS.information(model, pack([TASKS.pair(one, one) for one in segments]))
+        crossed = [TASKS.pair(text, seen) for text in segments for seen in segments]
+        torch.testing.assert_close(TASKS.scores(model, pack(crossed)).view(4, 4), together, atol=1e-5, rtol=1e-4)
+    assert together.std() > 0
 
 
 def test_the_text_encoder_stays_as_it_is() -> None:

@@ -80,6 +80,8 @@ def test_models_without_a_joint_space_are_refused(videos: Path, tmp_path: Path) 
     pretrain([videos], recipe, out=tmp_path / "run", device="cpu")
     with pytest.raises(SettingsError, match="no joint space"):
         embed(tmp_path / "run", videos)
+    found = evaluate_retrieval(tmp_path / "run", shutil.copytree(videos, tmp_path / "copy"))  # pair by pair
+    assert (found.texts, found.candidates, found.seen) == (36, 36, "video")
 
 
 def test_command(run: Path, videos: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,17 @@ def test_from_videos_to_the_published_file_and_on(howto: Path, tmp_path: Path) -
     assert again is not None
     found = evaluate_retrieval(report.folder, howto)
     assert (found.texts, found.held_out) == (found.candidates, True)
+
+
+def test_segments_of_a_broken_file_are_left_out_of_the_evaluation(howto: Path, tmp_path: Path) -> None:
+    report = pretrain([howto], recipe(1), out=tmp_path / "run", device="cpu")
+    elsewhere = shutil.copytree(howto, tmp_path / "copy")
+    broken = elsewhere / "videos" / "colour00002.mp4"
+    broken.write_bytes(broken.read_bytes()[:300])
+    found = evaluate_retrieval(report.folder, elsewhere)
+    assert (found.texts, found.candidates) == (10, 10)
+    assert len(found.left_out) == 2
+    assert all(broken.name in why for why in found.left_out)
 
 
 def test_end_to_end_needs_narration_but_no_store_of_features(tmp_path: Path) -> None:

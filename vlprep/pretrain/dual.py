@@ -14,6 +14,7 @@ Shape suffixes: N texts or clips, D size of the joint space.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -48,6 +49,17 @@ class DualObjective(Objective, Protocol):
     def collate_texts(self, texts: Sequence[Any]) -> Any: ...
 
     def collate_clips(self, clips: Sequence[Any]) -> Any: ...
+
+
+def by_segment(sample: Sample) -> list[Sample]:
+    """A narrated video as one sample a segment, each with this segment alone; anything else as it is."""
+    video = sample.video
+    if video is None:
+        return [sample]
+    return [
+        replace(sample, video=replace(video, spans_N2=video.spans_N2[number : number + 1], texts=(text,)))
+        for number, text in enumerate(video.texts)
+    ]
 
 
 def narrated_clips(sample: Sample) -> list[tuple[NDArray[np.int32], Span]]:

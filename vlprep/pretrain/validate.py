@@ -98,9 +98,10 @@ def _figures(module: PretrainStep, name: str, batches: list[MicroBatch], device:
         for key, value in {"loss": loss.mean(counts), **shares}.items():
             figures[f"{name}/{key}"] = figures.get(f"{name}/{key}", 0.0) + float(value)
         scorer = getattr(module.objectives[name], "scores", None)
-        if scorer is not None:
+        labels_B = getattr(batch.targets, "labels_B", None)  # CBT's batches have no wrong pairs of their own
+        if scorer is not None and labels_B is not None:
             scores.append(scorer(module.model, moved.inputs).double().cpu().numpy())
-            labels.append(batch.targets.labels_B.numpy())
+            labels.append(labels_B.numpy())
     if scores:
         figures[f"{name}/auc"] = auc(np.concatenate(scores), np.concatenate(labels))
     return figures

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlprep.errors import SettingsError
-from vlprep.pretrain.base import Matcher, NarratedVideo, Objective
+from vlprep.pretrain.base import Matcher, NarratedVideo, Objective, Sample
 from vlprep.pretrain.batching import Ints
-from vlprep.pretrain.dual import DualObjective, narrated_clips
+from vlprep.pretrain.dual import DualObjective, by_segment, narrated_clips
 from vlprep.pretrain.dual_scores import embed_clips, embed_texts
 from vlprep.pretrain.loader import Stream
 from vlprep.pretrain.narration import Span
@@ -144,8 +144,7 @@ def _video(trained: Trained, number: int) -> NarratedVideo:
 def _of_pairs(
     trained: Trained, matcher: Matcher, most: int, seed: int, on_text: Callable[[int, int], None]
 ) -> RetrievalReport:
-    numbers, items = _drawn(trained, matcher, most, seed)
-    samples = [trained.corpus.sample(int(number)) for number in numbers]
+    samples, items = _drawn(trained, matcher, most, seed)
     _, first, candidate_of = np.unique(items, return_index=True, return_inverse=True)
     scores_QC = pair_scores(
         trained.model,
@@ -185,14 +184,17 @@ def _belongs(figure: str, task: Task, objectives: Mapping[str, Objective]) -> bo
     return name in WORD_OBJECTIVES or part.startswith("mlm")
 
 
-def _drawn(trained: Trained, matcher: Objective, most: int, seed: int) -> tuple[Ints, Ints]:
-    """Samples that take part, and the number of the image or segment that belongs to each."""
+def _drawn(trained: Trained, matcher: Objective, most: int, seed: int) -> tuple[list[Sample], Ints]:
+    """Samples that take part, a narrated video's segments one by one, and the number of the image or segment that
+    belongs to each.
+    """
     numbers = trained.usable_for(matcher)
-    of_images = trained.corpus.sample(int(numbers[0])).regions is not None if len(numbers) else False
-    items = trained.corpus.items()[numbers] if of_images else numbers
+    samples = [one for number in numbers.tolist() for one in by_segment(trained.corpus.sample(number))]
+    of_images = bool(samples) and samples[0].regions is not None
+    items = trained.corpus.items()[numbers] if of_images else np.arange(len(samples))
     every = np.unique(items)
     if len(every) < 2:
         raise SettingsError("ranking needs the texts of at least two images or segments")
     chosen = np.random.default_rng(seed).permutation(every)[:most]
-    part = np.isin(items, chosen)
-    return numbers[part], items[part]
+    part = np.flatnonzero(np.isin(items, chosen))
+    return [samples[place] for place in part.tolist()], items[part]

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from vlprep.pretrain.base import Inputs, Loss, MicroBatch, Sample
@@ -81,6 +82,19 @@ class CbtTasks:
             },
             {"visual": visual.loss_B.sum()},
         )
+
+    def pair(self, text: Sample, seen: Sample) -> Example:
+        """The first segment's text of one video with the clips of another's, nothing masked."""
+        assert text.video is not None
+        assert seen.video is not None
+        return self.segments.sequence(
+            self.segments.told(text.video, 0).words, self.segments.told(seen.video, 0).clips_CD
+        )
+
+    def scores(self, model: Cbt, inputs: Inputs) -> Tensor:
+        """(B,) what each text and its own video tell of each other, for ranking."""
+        own = torch.arange(len(inputs.lengths_B))
+        return model.information(_encoded(model, inputs), inputs, own, own).float()
 
     def information(self, model: Cbt, inputs: Inputs) -> Tensor:
         """(B, B) of each text and each video."""
