@@ -53,6 +53,8 @@ from vlprep.stages.run import RunSettings
 from vlprep.stages.tokenize_text import tokenize_text
 
 _WORD_DIM = 64
+_HALF_SECONDS = replace(S3D, overrides=S3D.overrides | {"clip_frames": 5})
+"""Three clips of each shot."""
 _BEGINNING = 5
 """Steps that are not timed: the loader starts, and what it was forked from is written to for the first time."""
 _UNTRAINED = "the untrained model"
@@ -82,8 +84,8 @@ _FOR_REAL_DATA = ("uniter-small", "videobert-small")
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    images: int = 400
-    videos: int = 100
+    images: int = 1200
+    videos: int = 240
     seconds: float = 0.4
     """Of the bare model's timed steps in a round."""
     rounds: int = 8
@@ -114,7 +116,7 @@ def make_datasets(folder: Path, size: Size) -> dict[str, Path]:
         tokenize_text(images, "train:400")
     if not (videos / "vlprep" / "words").exists():
         write_howto_folder(videos, size.videos)
-        extract_video(videos, VideoSettings(encoders=(S3D,)), RunSettings())
+        extract_video(videos, VideoSettings(encoders=(_HALF_SECONDS,)), RunSettings())
         clusters = ClusterSettings(training=VOCABULARY)
         assign_tokens(videos, clusters, find_or_train(videos, clusters, RunSettings()), RunSettings())
         tokenize_text(videos, "train:400")

@@ -62,3 +62,13 @@ def test_a_text_is_right_when_its_likeliest_clip_is_of_its_video() -> None:
     similarity[1, 2] = similarity[4, 0] = 1.0  # the middle texts of two videos: of the own, of the other video
     assert middle_mil_nce(similarity, pairs=3).correct_B.tolist() == [True, False]
     assert diagonal_nce(torch.tensor([[0.0, 1.0], [0.0, 1.0]])).correct_B.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_products_that_are_compared_are_not_rounded_to_half(dtype: torch.dtype) -> None:
+    rows = torch.nn.functional.normalize(torch.randn(6, 64), dim=1).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = feature_scores(rows, rows)
+    exact = rows.double() @ rows.double().T
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(found.double(), exact, atol=1e-6, rtol=0)

@@ -37,6 +37,13 @@ def first_states(states_TH: Tensor, lengths_B: Tensor) -> Tensor:
     return states_TH[starts_B]
 
 
+def dot_products(rows_ND: Tensor, columns_MD: Tensor) -> Tensor:
+    """(N, M) in float32 at least, also where autocast would multiply in half: what is compared is often nearly equal."""
+    dtype = torch.promote_types(rows_ND.dtype, torch.float32)
+    with torch.autocast(rows_ND.device.type, enabled=False):
+        return rows_ND.to(dtype) @ columns_MD.to(dtype).T
+
+
 def centre(projection: nn.Module | Tensor, mean_D: Tensor) -> None:
     """Let a projection of region features begin with their mean at zero. Pooled features are positive, so that what all
     of them share is several times longer than what tells one from another, and is most of what LayerNorm would pass on.

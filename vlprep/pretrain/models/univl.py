@@ -32,7 +32,7 @@ from vlprep.pretrain.models.clip_parts import (
     means,
     standardise,
 )
-from vlprep.pretrain.models.parts import initialise
+from vlprep.pretrain.models.parts import dot_products, initialise
 from vlprep.pretrain.settings import ModelSettings
 
 
@@ -146,7 +146,7 @@ class Univl(nn.Module):
         assert inputs.text is not None
         assert inputs.clips is not None
         texts_BH = means(streams.text_PH, inputs.text.lengths_B, skip=1)
-        return texts_BH @ means(streams.clips_CH, inputs.clips.lengths_B).t()
+        return dot_products(texts_BH, means(streams.clips_CH, inputs.clips.lengths_B))
 
     def embed_text(self, inputs: Inputs) -> Tensor:
         """(B, H) the mean states that `similarity` multiplies."""

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlprep.pretrain.distributed import gathered
+from vlprep.pretrain.models.parts import dot_products
 
 Positives = Literal["once", "twice"]
 
@@ -48,7 +49,7 @@ def feature_scores(predicted_BD: Tensor, candidates_SD: Tensor, *, temperature: 
     in CBT all embedded ones; in HERO the true features of the masked frames and then the *predictions* at the unmasked
     ones (model/model.py:239-289). Gradients reach the candidates.
     """
-    return predicted_BD.float() @ candidates_SD.float().t() / temperature
+    return dot_products(predicted_BD, candidates_SD) / temperature
 
 
 def middle_mil_nce(similarity_NN: Tensor, *, pairs: int) -> Contrast:

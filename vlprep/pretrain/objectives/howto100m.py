@@ -30,6 +30,7 @@ from torch import Tensor
 from vlprep.pretrain.base import Inputs, Loss, MicroBatch, NarratedVideo, Sample
 from vlprep.pretrain.distributed import gathered
 from vlprep.pretrain.models.howto100m import HowTo100M, PooledClips, TextVectors
+from vlprep.pretrain.models.parts import dot_products
 from vlprep.pretrain.narration import Span, clips_in, widened
 from vlprep.text.words import VectorTable
 
@@ -116,7 +117,7 @@ class RankedPairs:
         gather = self.gather and model.training  # validation runs in the first process alone
         texts_AJ, own = gathered(texts_NJ) if gather else (texts_NJ, slice(0, len(texts_NJ)))
         clips_AJ = gathered(clips_NJ)[0] if gather else clips_NJ
-        to_clips_NA, to_texts_NA = texts_NJ @ clips_AJ.T, clips_NJ @ texts_AJ.T
+        to_clips_NA, to_texts_NA = dot_products(texts_NJ, clips_AJ), dot_products(clips_NJ, texts_AJ)
         matching_N = (texts_NJ * clips_NJ).sum(1)
         weights_NA = pair_weights(len(texts_AJ), self.pairs, self.hard_negatives, texts_NJ.device)[own]
         total = max_margin(to_clips_NA, to_texts_NA, matching_N, weights_NA, self.margin)

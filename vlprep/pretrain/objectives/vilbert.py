@@ -39,6 +39,7 @@ from torch import Tensor
 from vlprep.errors import SettingsError
 from vlprep.pretrain.base import Inputs, Loss, MicroBatch, RegionSample, Sample
 from vlprep.pretrain.masking import Ints, mask_regions, mask_tokens
+from vlprep.pretrain.models.parts import dot_products
 from vlprep.pretrain.models.vilbert import Vilbert
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.packing import Example, join, pack, region_rows, text_rows
@@ -172,7 +173,7 @@ def _region_loss(outputs_NW: Tensor, targets: VilbertTargets, inputs: Inputs) ->
     features_RD = inputs.regions.features_RD.float()  # also of those that are hidden
     if targets.candidates_NC is None:
         return (outputs_NW - features_RD[targets.region_rows_N]).square().mean(1).sum()
-    scores_NC = (outputs_NW @ features_RD.T).gather(1, targets.candidates_NC)
+    scores_NC = dot_products(outputs_NW, features_RD).gather(1, targets.candidates_NC)
     return -scores_NC.log_softmax(1)[:, 0].sum()
 
 
