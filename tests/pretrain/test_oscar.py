@@ -120,6 +120,19 @@ def test_names_are_said_whole_as_far_as_they_fit(most: int, expected: list[int])
     assert TASKS.tags(ONE, most).tolist() == expected
 
 
+@pytest.mark.parametrize("words", [3, 28, 31, 32])
+def test_batches_are_planned_with_the_tags(words: int) -> None:
+    """Every name once; where the caption leaves no room, none."""
+    sample = photo(0, [10] * words, [0, 2, 0, 2])  # names of 1 and 1 pieces, where the mean is 1.75
+    planned = np.array([words + 2 + 4])
+    longest = words + 2 + 4 + 1 + max(0, min(7, 35 - words - 3))
+    assert (planned + TASKS.extra_tokens(planned, np.array([4]))).tolist() == [longest]
+    distinct = photo(0, [10] * words, [0, 1, 2, 3])
+    assert TASKS.pair(sample, sample).length <= TASKS.pair(distinct, distinct).length <= longest
+    if words == 3:
+        assert TASKS.pair(distinct, distinct).length == longest
+
+
 def test_two_classes_have_no_room_for_a_wrong_caption() -> None:
     with pytest.raises(SettingsError, match="contrast_classes = 3"):
         tiny_recipe(["oscar"], kind="oscar", contrast_classes=2)

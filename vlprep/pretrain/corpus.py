@@ -54,6 +54,9 @@ class SampleSource(Protocol):
     def lengths(self) -> Ints:
         """(S,) tokens of each sample, special ones included; no feature is read."""
 
+    def num_seen(self) -> Ints:
+        """(S,) how many of these tokens are regions or visual tokens."""
+
     def has_text(self) -> NDArray[np.bool_]:
         """(S,)."""
 
@@ -113,7 +116,10 @@ class Corpus:
 
     def lengths(self) -> Ints:
         specials = 2 if self.kind == "regions" else 3
-        return self._num_text() + (self.places.end_S - self.places.begin_S) + specials
+        return self._num_text() + self.num_seen() + specials
+
+    def num_seen(self) -> Ints:
+        return self.places.end_S - self.places.begin_S
 
     def has_text(self) -> NDArray[np.bool_]:
         return self.places.first_text_S >= 0
@@ -173,6 +179,7 @@ class Mixture:
         self.corpora = tuple(corpora)
         self._starts = np.concatenate([[0], np.cumsum([len(corpus) for corpus in corpora])])
         self._lengths = np.concatenate([corpus.lengths() for corpus in corpora])
+        self._num_seen = np.concatenate([corpus.num_seen() for corpus in corpora])
         self._has_text = np.concatenate([corpus.has_text() for corpus in corpora])
         images = np.cumsum([0] + [corpus.num_items for corpus in corpora])
         self._items = np.concatenate(
@@ -185,6 +192,10 @@ class Mixture:
     def lengths(self) -> Ints:
         """(S,) tokens of each sample, special ones included."""
         return self._lengths
+
+    def num_seen(self) -> Ints:
+        """(S,) how many of these tokens are regions or visual tokens."""
+        return self._num_seen
 
     def items(self) -> Ints:
         """(S,) a number for the image or video of each sample."""

@@ -62,6 +62,9 @@ class FileCorpus:
         """(S,) ones: videos are counted, not their tokens."""
         return np.ones(len(self), np.int64)
 
+    def num_seen(self) -> Ints:
+        return np.zeros(len(self), np.int64)
+
     def has_text(self) -> NDArray[np.bool_]:
         return np.ones(len(self), bool)
 

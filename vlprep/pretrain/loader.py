@@ -123,8 +123,10 @@ def load(batches: StepBatches, steps: range, places: range, *, loaders: int, pin
 
 
 def token_counts(corpus: Mixture, objective: Objective) -> Ints:
-    """(S,) tokens of each sample for this objective, special ones included; at most, where it adds a varying number."""
-    counts: Ints = corpus.lengths() + int(getattr(objective, "extra_tokens", 0))
+    """(S,) tokens of each sample for this objective, special ones included."""
+    extra_tokens = getattr(objective, "extra_tokens", None)
+    extra = extra_tokens(corpus.lengths(), corpus.num_seen()) if extra_tokens is not None else 0
+    counts: Ints = corpus.lengths() + extra
     return counts
 
 

@@ -90,6 +90,9 @@ class VideoCorpus:
         """(S,) ones: videos are counted, not their tokens, of which each objective draws what it wants."""
         return np.ones(len(self), np.int64)
 
+    def num_seen(self) -> Ints:
+        return np.zeros(len(self), np.int64)
+
     def has_text(self) -> NDArray[np.bool_]:
         return np.ones(len(self), bool)
 

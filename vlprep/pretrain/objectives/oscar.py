@@ -68,10 +68,15 @@ class OscarTasks:
     negatives: float = 0.5
     name: str = "oscar"
 
-    @property
-    def extra_tokens(self) -> int:
-        """Tags and their [SEP], at most."""
-        return self.most_text - 2
+    def extra_tokens(self, lengths_S: Ints, seen_S: Ints) -> Ints:
+        """(S,) about how many pieces the tags have, with their [SEP]: a name of mean length for each region, as far as
+        there is room. Some regions share a name, and some samples get the tags of another image.
+        """
+        names = self.rule.words.class_names
+        mean_pieces = sum(map(len, names)) / len(names) if names else 0
+        room_S = self.most_text - 1 - (lengths_S - seen_S)  # of which the two special pieces are counted
+        extra_S: Ints = 1 + np.minimum(np.ceil(seen_S * mean_pieces).astype(np.int64), room_S).clip(min=0)
+        return extra_S
 
     def needs(self) -> frozenset[str]:
         return frozenset({"text", "regions"})

@@ -83,8 +83,10 @@ class VilbertTasks:
     target: Literal["kl", "mse", "nce"] = "kl"
     negatives: float = 0.5
     name: str = "vilbert"
-    extra_tokens: int = 1
-    """The region that stands for the image."""
+
+    def extra_tokens(self, lengths_S: Ints, seen_S: Ints) -> int:
+        """The region that stands for the image."""
+        return 1
 
     def needs(self) -> frozenset[str]:
         return frozenset({"text", "regions", *(("class_probs",) if self.target == "kl" else ())})

@@ -52,12 +52,14 @@ class MaskedCaption:
     most: int = 3
     """Targets of a caption."""
     name: str = "vlp"
-    extra_tokens: int = 1
-    """The second [SEP], which the corpus does not count."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.drop_worst < 1:
             raise SettingsError(f"objectives.vlp.drop_worst is from 0 to below 1, not {self.drop_worst}")
+
+    def extra_tokens(self, lengths_S: Ints, seen_S: Ints) -> int:
+        """The second [SEP], which the corpus does not count."""
+        return 1
 
     def needs(self) -> frozenset[str]:
         return frozenset({"text", "regions", "class_probs"})
