@@ -171,8 +171,10 @@ def share(folder: Path, rank: int, port: int) -> None:
 
 
 def test_four_processes_are_one_with_their_batches_together(tmp_path: Path) -> None:
-    model = small_model()
-    loss = RankedPairs(vectors=None, pairs=PAIRS).loss(model, pairs_of(0, VIDEOS)).sum / (VIDEOS * PAIRS)
+    model, every = small_model(), pairs_of(0, VIDEOS).targets
+    similarity = model.embed_text(every.texts) @ model.embed_video(every.clips).T
+    weights = pair_weights(VIDEOS * PAIRS, PAIRS, 0.5, CPU)
+    loss = max_margin(similarity, similarity.T, similarity.diagonal(), weights, 0.1) / (VIDEOS * PAIRS)
     loss.backward()
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
