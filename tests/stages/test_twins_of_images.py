@@ -1,7 +1,7 @@
 """The small twins of the systems that look at regions learn on rendered scenes what they are for, and from captions
 that belong to other scenes they do not. Of each, scenes that were held out of its own data are asked about.
 
-Slow: two trainings a test, up to two minutes each.
+Slow: two trainings a test, up to five minutes each.
 """
 
 from __future__ import annotations
@@ -16,10 +16,6 @@ from vlprep.stages.evaluate import evaluate_retrieval
 pytestmark = pytest.mark.slow
 
 
-STEPS = {"lxmert-small": 3000, "vilbert-small": 1500, "oscar-small": 3000, "oscar-plus-small": 3000}
-"""More than the recipes', whose two minutes show the beginning: three of these losses learn from wrong pairs too."""
-
-
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scenes(tmp_path_factory.mktemp("scenes") / "own", 1200)
@@ -30,13 +26,26 @@ def exchanged(scenes: Path) -> Path:
     return with_others_captions(scenes, scenes.with_name("exchanged"))
 
 
-@pytest.mark.parametrize(("recipe", "steps"), STEPS.items())
-def test_images_are_found_by_their_captions(recipe: str, steps: int, scenes: Path, exchanged: Path) -> None:
-    """Among the first ten at three times the chance; from exchanged captions not at one and a half times."""
+@pytest.mark.parametrize(
+    ("recipe", "steps", "least"), [("lxmert-small", 3000, 3), ("vilbert-small", 1500, 3), ("oscar-plus-small", 1500, 2)]
+)
+def test_images_are_found_by_their_captions(
+    recipe: str, steps: int, least: float, scenes: Path, exchanged: Path
+) -> None:
+    """Among the first ten `least` times as often as by chance; from exchanged captions not one and a half times."""
     recall, chance = recall_at_10(recipe, scenes, steps)
-    assert recall >= 3 * chance
+    assert recall >= least * chance
     recall, chance = recall_at_10(recipe, exchanged, steps)
     assert recall <= 1.5 * chance
+
+
+def test_oscar_tells_words_from_what_is_seen(scenes: Path, exchanged: Path) -> None:
+    """And wrong tags from right ones. It meets no wrong caption beside right tags, so that it cannot find images by
+    captions; tags and regions belong together whatever the captions are, so that words are what exchanged ones spoil.
+    """
+    own, others = (train_twin("oscar-small", folder, "train.steps=1500").figures for folder in (scenes, exchanged))
+    assert own["oscar/auc"] >= 0.9
+    assert own["oscar/mlm accuracy"] >= others["oscar/mlm accuracy"] + 0.03
 
 
 def test_captions_are_written_from_what_is_seen(scenes: Path, exchanged: Path) -> None:

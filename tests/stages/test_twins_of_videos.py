@@ -1,13 +1,14 @@
 """The small twins of the systems that read clips learn on rendered videos what they are for, and from narration that
 belongs to other videos they do not. Of each, videos that were held out of its own data are asked about.
 
-Slow: two trainings a test, up to two minutes each, end to end more.
+Slow: two trainings a test, up to four minutes each.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from stages.rendered import train_twin, with_others_narration, write_moving_scenes
 
@@ -26,33 +27,36 @@ def exchanged(moving: Path) -> Path:
     return with_others_narration(moving, moving.with_name("exchanged"))
 
 
-@pytest.mark.parametrize(
-    ("recipe", "settings"),
-    [
-        ("howto100m-small", []),
-        ("milnce-small", []),
-        ("univl-stage1-small", []),
-        ("univl-stage2-small", []),
-        ("milnce-small-end-to-end", ["train.steps=900"]),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_segments_are_found_by_what_is_said(recipe: str, settings: list[str], moving: Path, exchanged: Path) -> None:
+@pytest.mark.parametrize("recipe", ["howto100m-small", "milnce-small", "univl-stage1-small", "univl-stage2-small"])
+def test_segments_are_found_by_what_is_said(recipe: str, moving: Path, exchanged: Path) -> None:
     """First at ten times the chance, both ways together; from exchanged narration hardly oftener than by chance."""
-    found = evaluate_retrieval(train_twin(recipe, moving, *settings).checkpoint, moving)
+    found = evaluate_retrieval(train_twin(recipe, moving).checkpoint, moving)
     assert recall(found, 1) >= 10 * found.text_to_seen.chance[1]
-    found = evaluate_retrieval(train_twin(recipe, exchanged, *settings).checkpoint, exchanged)
+    found = evaluate_retrieval(train_twin(recipe, exchanged).checkpoint, exchanged)
+    assert recall(found, 10) <= 1.5 * found.text_to_seen.chance[10]
+
+
+def test_end_to_end_segments_are_among_the_first(moving: Path, exchanged: Path) -> None:
+    """A video network that begins with nothing, 16 videos a step for two minutes: in the first ten at three times the
+    chance.
+    """
+    found = evaluate_retrieval(train_twin("milnce-small-end-to-end", moving).checkpoint, moving)
+    assert recall(found, 10) >= 3 * found.text_to_seen.chance[10]
+    found = evaluate_retrieval(train_twin("milnce-small-end-to-end", exchanged).checkpoint, exchanged)
     assert recall(found, 10) <= 1.5 * found.text_to_seen.chance[10]
 
 
 def test_the_second_stage_of_univl_learns_its_other_tasks(moving: Path, exchanged: Path) -> None:
-    """Twelve texts a batch find their videos by the cross encoder at three times the chance, masked clips are told
-    better than by chance, and what is to be written is told from what is seen.
+    """Twelve texts a batch find their videos by the cross encoder at three times the chance, what is to be written is
+    told from what is seen, and a masked clip from the 71 others, which takes twice the recipe's steps.
     """
-    own, others = (train_twin("univl-stage2-small", folder).figures for folder in (moving, exchanged))
+    own, others = (
+        train_twin("univl-stage2-small", folder, "train.steps=1800").figures for folder in (moving, exchanged)
+    )
     assert own["univl/align accuracy"] >= 3 / 12
     assert others["univl/align accuracy"] <= 2 / 12
-    assert own["univl/decoder"] <= others["univl/decoder"] - 0.3
+    assert own["univl/decoder"] <= 0.8 * others["univl/decoder"]
+    assert own["univl/clips"] <= np.log(12 * 6) - 0.2
 
 
 def test_cbt_tells_videos_by_texts_and_clips_by_clips(moving: Path, exchanged: Path) -> None:
