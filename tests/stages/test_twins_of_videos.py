@@ -60,13 +60,14 @@ def test_the_second_stage_of_univl_learns_its_other_tasks(moving: Path, exchange
 
 
 def test_cbt_tells_videos_by_texts_and_clips_by_clips(moving: Path, exchanged: Path) -> None:
-    """Sixteen texts a batch find their clips at five times the chance; a masked clip needs no text to be told."""
+    """Eight texts a batch find their clips at four times the chance; a masked clip, for which no text is needed, is
+    told from the others of the batch, eight segments of 12 clips or more.
+    """
     own, others = (train_twin("cbt-small", folder).figures for folder in (moving, exchanged))
-    begun = train_twin("cbt-small", moving, "train.steps=1").figures
-    assert own["cbt/cross accuracy"] >= 5 / 16
-    assert others["cbt/cross accuracy"] <= 2 / 16
+    assert own["cbt/cross accuracy"] >= 4 / 8
+    assert others["cbt/cross accuracy"] <= 2 / 8
     for figures in (own, others):
-        assert figures["cbt/visual"] <= begun["cbt/visual"] - 0.2
+        assert figures["cbt/visual"] <= np.log(8 * 12) - 0.15
 
 
 def recall(found: RetrievalReport, cut: int) -> float:
