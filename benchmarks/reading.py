@@ -37,7 +37,7 @@ import numpy as np
 from _formats import DISTINCT, FOLDERS, FORMATS, ROW_BYTES, Buffer, Format, Order, Read, rows
 from _measure import print_table, save
 
-_SECONDS_OF_ROUNDS = 60
+_LONGEST_SECONDS = 60
 
 
 def copy(files: Sequence[Path], block: int) -> None:
@@ -79,13 +79,13 @@ def fastest(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 class Measurements:
-    """Of one format, whose rounds end after a minute."""
+    """Of one format, which has no further round once a pass took more than a minute."""
 
     def __init__(self, format_: Format, order: Sequence[int]) -> None:
         self.format, self.order, self.files = format_, order, format_.files()
         self._into = Buffer()
         self._runs: dict[str, list[dict[str, float]]] = {}
-        self._spent = 0.0
+        self._longest = 0.0
 
     def cold(self, everything: Sequence[Path]) -> None:
         """A round of both orders and of the copy, each with nothing of `everything` in memory."""
@@ -98,7 +98,6 @@ class Measurements:
     def warm(self, rounds: int) -> None:
         """All rounds of both orders, after a first one that does not count."""
         for kind, chosen in self._orders().items():
-            self._spent = 0.0
             with self.format.reader(len(self.order), shuffled=chosen is not None) as read:
                 self._take_all(read, chosen)
                 for turn in range(rounds):
@@ -108,7 +107,7 @@ class Measurements:
 
     @property
     def is_slow(self) -> bool:
-        return self._spent > _SECONDS_OF_ROUNDS
+        return self._longest > _LONGEST_SECONDS
 
     def result(self) -> dict[str, Any]:
         every = {name: fastest(found) for name, found in self._runs.items()}
@@ -122,7 +121,7 @@ class Measurements:
 
     def _take(self, name: str, call: Callable[[], None]) -> None:
         found = measured(call, len(self.order))
-        self._spent += len(self.order) / found["wall"]
+        self._longest = max(self._longest, len(self.order) / found["wall"])
         self._runs.setdefault(name, []).append(found)
 
     def _anew(self, chosen: Order) -> None:
