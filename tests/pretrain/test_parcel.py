@@ -48,7 +48,7 @@ def test_tensors_of_every_kind_arrive() -> None:
 
 
 def test_a_large_block_goes_by_shared_memory() -> None:
-    small, large = (Parcel(Tensors(torch.arange(count), (), "mlm")) for count in (10, 100_000))  # type: ignore[arg-type]
+    small, large = (Parcel(Tensors(torch.arange(count), (), "mlm")) for count in (10, 200_000))  # type: ignore[arg-type]
     assert isinstance(small.__getstate__()[1], np.ndarray)
     assert isinstance(large.__getstate__()[1], Tensor)
     for parcel in (small, large):
