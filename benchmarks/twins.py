@@ -256,7 +256,7 @@ def main() -> None:
         datasets = make_datasets(chosen.folder or Path(scratch), size)
         for name in chosen.only or [name for name in small if name not in _FOR_REAL_DATA]:
             twin = measure_twin(name, datasets, size, Path(scratch), whole=not chosen.quick)
-            if not twin.whole and name in found:
+            if not twin.whole and name in found and found[name].steps == twin.steps:
                 twin = replace(found[name], ratio=twin.ratio, step_seconds=twin.step_seconds)
             found[name] = twin
             show([twin])

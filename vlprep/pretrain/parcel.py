@@ -19,7 +19,9 @@ from torch import Tensor
 from vlprep.pretrain.base import MicroBatch
 
 _THROUGH_PIPE = 1 << 20
-"""Bytes of a block that is copied through the loader's pipe. To map shared memory takes as long as to copy a megabyte."""
+"""Bytes of a block that is copied through the loader's pipe. To map shared memory takes as long as to copy a
+megabyte.
+"""
 _ALIGNED = 64
 """Tensors begin at multiples of this many bytes."""
 

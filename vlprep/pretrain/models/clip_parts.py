@@ -54,8 +54,8 @@ class ClipEmbeddings(nn.Module):
 
 
 def standardise(norm: nn.LayerNorm, features_CD: Tensor, spread: float) -> None:
-    """Let what the layer makes of these features begin centred and of this standard deviation. Pooled features share most of their
-    length, and what tells one from another would be a small part of what comes in.
+    """Let what the layer makes of these features begin centred and of this standard deviation. Pooled features share
+    most of their length, and what tells one from another would be a small part of what comes in.
     """
     with torch.no_grad():
         normalised_CD = norm(features_CD)

@@ -38,7 +38,9 @@ def first_states(states_TH: Tensor, lengths_B: Tensor) -> Tensor:
 
 
 def dot_products(rows_ND: Tensor, columns_MD: Tensor) -> Tensor:
-    """(N, M) in float32 at least, also where autocast would multiply in half: what is compared is often nearly equal."""
+    """(N, M) in float32 at least, also where autocast would multiply in half: what is compared is often nearly
+    equal.
+    """
     dtype = torch.promote_types(rows_ND.dtype, torch.float32)
     with torch.autocast(rows_ND.device.type, enabled=False):
         return rows_ND.to(dtype) @ columns_MD.to(dtype).T
