@@ -34,8 +34,8 @@ test: $(VENV)/.dev  ## the tests, under 10 minutes on 2 cores
 test-parity: $(VENV)/.dev  ## full-size networks against the published numbers, 2 minutes
 	$(BIN)/python -m pytest -q -m "slow and not gpu" tests/detect tests/clips
 
-test-slow: $(VENV)/.dev  ## the same and endurance (kills, memory, 10 000 videos), about 15 minutes
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow and not gpu" --timeout=900
+test-slow: $(VENV)/.dev  ## the same, endurance (kills, memory, 10 000 videos) and learning, about an hour
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow and not gpu" --timeout=1800
 
 lint: $(VENV)/.dev  ## ruff and the import contract
 	$(BIN)/ruff check .

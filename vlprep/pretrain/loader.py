@@ -123,7 +123,9 @@ def load(batches: StepBatches, steps: range, places: range, *, loaders: int, pin
 
 
 def token_counts(corpus: Mixture, objective: Objective) -> Ints:
-    """(S,) tokens of each sample for this objective, special ones included."""
+    """(S,) tokens of each sample for this objective, special ones included. One that has more than the corpus counts
+    says so by a method `extra_tokens(lengths_S, seen_S)`.
+    """
     extra_tokens = getattr(objective, "extra_tokens", None)
     extra = extra_tokens(corpus.lengths(), corpus.num_seen()) if extra_tokens is not None else 0
     counts: Ints = corpus.lengths() + extra

@@ -110,7 +110,6 @@ def _embedded(
     assert sample.video is not None
     segments = narrated_clips(sample)
     model = dual_encoder(trained)
-    return (
-        embed_texts(model, objective, [ids for ids, _ in segments], trained.device),
-        embed_clips(model, objective, [(sample.video, span) for _, span in segments], trained.device)[0],
-    )
+    clips_ND, left_out = embed_clips(model, objective, [(sample.video, span) for _, span in segments], trained.device)
+    assert not left_out  # features lie in a store: no file can turn out to be of no use
+    return embed_texts(model, objective, [ids for ids, _ in segments], trained.device), clips_ND
