@@ -39,12 +39,13 @@ from vlprep.pretrain.corpus import Corpus, DatasetStores, Mixture
 from vlprep.pretrain.distributed import World
 from vlprep.pretrain.loader import StepBatches, Stream
 from vlprep.pretrain.masking import TextVocabulary
-from vlprep.pretrain.models.single_stream import SingleStream, single_stream_config
+from vlprep.pretrain.models.single_stream import SingleStream, SingleStreamSettings, single_stream_config
 from vlprep.pretrain.objectives.catalogue import make_objectives
+from vlprep.pretrain.objectives.mlm import MaskedLanguageSettings
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.optim import make_optimiser
 from vlprep.pretrain.places import CorpusSettings
-from vlprep.pretrain.settings import SIZES, ModelSettings, ObjectiveSettings, OptimiserSettings, TrainSettings
+from vlprep.pretrain.settings import SIZES, OptimiserSettings, TrainSettings
 from vlprep.pretrain.trainer import Logged, Trainer
 from vlprep.shards import StoreSettings, open_store
 from vlprep.shards.schema import regions_schema, text_schema
@@ -204,11 +205,11 @@ class Case:
         self.size, self.scratch = size, scratch
         corpus = Mixture([Corpus(make_stores(scratch, size.images), CorpusSettings())])
         rule = SequenceRule(words=WORDS)
-        self.objectives = make_objectives({"mlm": ObjectiveSettings()}, rule)
+        self.objectives = make_objectives({"mlm": MaskedLanguageSettings()}, rule)
         numbers = np.arange(len(corpus))
         self.stream = Stream(corpus, numbers, self.objectives["mlm"], BatchSettings(tokens=size.tokens), 0, 1)
         self.batches = StepBatches({"mlm": self.stream}, ObjectiveSchedule([1.0], 0))
-        settings = ModelSettings(**SIZES[size.model], attention_dropout=0.0)
+        settings = SingleStreamSettings(**SIZES[size.model], attention_dropout=0.0)
         self.config = single_stream_config(settings, WORDS, StoreFacts(region_dim=2048))
         first = [self.stream.micro_batch(number, 0) for number in range(size.steps)]
         self.examples = round(np.mean([len(batch.inputs.lengths_B) for batch in first]))

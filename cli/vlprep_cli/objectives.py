@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import click
 
 from vlprep_cli.options import common_options, json_option
@@ -27,5 +30,20 @@ def objectives(as_json: bool) -> None:
             click.echo()
         click.echo(f"{entry.name}  ({entry.systems})")
         print_facts(
-            [("reads", ", ".join(entry.inputs)), ("model", entry.kind), ("loss", entry.formula), ("from", entry.source)]
+            [
+                ("reads", ", ".join(entry.inputs)),
+                ("model", entry.kind),
+                ("loss", entry.formula),
+                ("from", entry.source),
+                ("settings", ", ".join(_named(entry.settings))),
+            ]
         )
+
+
+def _named(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """`name=value`, as `--set objectives.OBJECTIVE.` takes them."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _named(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}={str(value).lower() if isinstance(value, bool) else value}"

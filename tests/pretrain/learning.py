@@ -15,10 +15,11 @@ from vlprep.pretrain.batching import BatchSettings
 from vlprep.pretrain.corpus import DatasetStores
 from vlprep.pretrain.distributed import World
 from vlprep.pretrain.masking import TextVocabulary
-from vlprep.pretrain.models.kinds import build_model
+from vlprep.pretrain.models.kinds import build_model, find_kind
+from vlprep.pretrain.objectives.catalogue import find_objective
 from vlprep.pretrain.places import CorpusSettings
 from vlprep.pretrain.recipe import Recipe
-from vlprep.pretrain.settings import ModelSettings, ObjectiveSettings, OptimiserSettings, TrainSettings
+from vlprep.pretrain.settings import OptimiserSettings, TrainSettings
 from vlprep.pretrain.setup import model_config, open_corpora, prepare, store_facts
 from vlprep.pretrain.trainer import PretrainStep, Trainer
 from vlprep.pretrain.validate import validate
@@ -28,14 +29,22 @@ from vlprep.shards.schema import regions_schema, text_schema
 WORDS = TextVocabulary(size=40, pad=0, cls=1, sep=2, mask=3, first_word=5, class_names=((30,), (31,), (32,), (33,)))
 
 
-def tiny_recipe(objectives: Sequence[str], *, steps: int = 200, lr: float = 3e-3, tokens: int = 400, **model) -> Recipe:
+def tiny_recipe(
+    objectives: Sequence[str],
+    *,
+    steps: int = 200,
+    lr: float = 3e-3,
+    tokens: int = 400,
+    kind: str = "single-stream",
+    **model,
+) -> Recipe:
     """Two layers of 32; `model` are further settings of it."""
     sizes = {"layers": 2, "hidden": 32, "heads": 2, "intermediate": 64, "dropout": 0.0, "attention_dropout": 0.0}
     return Recipe(
-        model=ModelSettings(**(sizes | {"positions": 64} | model)),
+        model=find_kind(kind).settings(**(sizes | {"positions": 64} | model)),
         data=CorpusSettings(max_regions=12),
         batches=BatchSettings(tokens=tokens),
-        objectives={name: ObjectiveSettings() for name in objectives},
+        objectives={name: find_objective(name).settings() for name in objectives},
         optimiser=OptimiserSettings(lr=lr, warmup=10, clip=0.0, betas=(0.9, 0.98)),
         train=TrainSettings(
             steps=steps, log_every=steps, save_every=steps, loaders=0, seed=3, validation_share=0.25, precision="fp32"

@@ -19,16 +19,15 @@ from vlprep.pretrain.batching import BatchSettings
 from vlprep.pretrain.dual import by_segment
 from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.masking import generator
-from vlprep.pretrain.models.cbt import Cbt, CbtConfig, cbt_config
+from vlprep.pretrain.models.cbt import Cbt, CbtConfig, CbtSettings, cbt_config
 from vlprep.pretrain.objectives.cbt import CbtTasks
-from vlprep.pretrain.objectives.told_clips import SegmentRule
+from vlprep.pretrain.objectives.told_clips import SegmentRule, SegmentSettings
 from vlprep.pretrain.packing import pack
 from vlprep.pretrain.places import CorpusSettings
-from vlprep.pretrain.settings import ModelSettings
 
 SIZES = EncoderConfig(layers=2, hidden=16, heads=2, intermediate=32)
 CONFIG = CbtConfig(encoder=SIZES, video_layers=1, vocabulary=40, positions=32, text_places=12, clip_dim=8)
-TASKS = CbtTasks(segments=SegmentRule(words=WORDS, max_words=12, max_clips=5))
+TASKS = CbtTasks(segments=SegmentRule(words=WORDS, settings=SegmentSettings(max_words=12, max_clips=5)))
 
 
 def batch_of(count: int):
@@ -102,7 +101,7 @@ def test_it_is_a_berts(tmp_path: Path) -> None:
 
 def test_it_reads_one_store() -> None:
     with pytest.raises(SettingsError, match=r"data\.features"):
-        cbt_config(ModelSettings(kind="cbt"), WORDS, SimpleNamespace(clip_dims=(8, 8)))
+        cbt_config(CbtSettings(), WORDS, SimpleNamespace(clip_dims=(8, 8)))
 
 
 def test_texts_find_their_clips(tmp_path: Path) -> None:

@@ -16,17 +16,19 @@ from vlprep.pretrain.models.lxmert import Lxmert
 from vlprep.pretrain.models.single_stream import SingleStream
 from vlprep.pretrain.models.vilbert import Vilbert
 from vlprep.pretrain.packing import Example, pack
-from vlprep.pretrain.settings import ModelKind
 from vlprep.pretrain.setup import mean_region, model_config, open_corpora, prepare, store_facts
 
 MEAN_D = torch.linspace(1, 9, 8)
-KINDS: list[ModelKind] = ["single-stream", "lxmert", "vilbert", "oscar", "vlp"]
+SIZES = {
+    "lxmert": {"region_layers": 1, "cross_layers": 1},
+    "vilbert": {"region_layers": 1, "cross_layers": 1, "region_hidden": 16, "region_heads": 2, "cross_hidden": 16},
+}
+KINDS = ["single-stream", "lxmert", "vilbert", "oscar", "vlp"]
 
 
-def network(kind: ModelKind, **settings: str) -> nn.Module:
+def network(kind: str, **settings: str) -> nn.Module:
     torch.manual_seed(0)
-    sizes = {"region_layers": 1, "cross_layers": 1, "region_hidden": 16, "region_heads": 2, "cross_hidden": 16}
-    recipe = tiny_recipe(["mlm"], kind=kind, **sizes, **settings)
+    recipe = tiny_recipe(["mlm"], kind=kind, **SIZES.get(kind, {}), **settings)
     facts = StoreFacts(region_dim=8, num_classes=4)
     return build_model(model_config(recipe, WORDS, facts)).eval()
 
@@ -53,7 +55,7 @@ def states(model: nn.Module, features_RD: np.ndarray) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_mean_comes_in_as_nothing(kind: ModelKind) -> None:
+def test_the_mean_comes_in_as_nothing(kind: str) -> None:
     model = network(kind)
     features_RD = np.random.default_rng(1).random((3, 8)).astype(np.float32)
     expected = states(model, features_RD)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from pretrain.learning import WORDS, tiny_recipe
 from pretrain.stores import clips, image, learnable_images, text, write
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.corpus import Corpus, DatasetStores, Mixture
 from vlprep.pretrain.places import CorpusSettings
+from vlprep.pretrain.setup import open_corpora, prepare, store_facts
 from vlprep.shards.schema import regions_schema, text_schema, tokens_schema
 
 
@@ -51,6 +55,16 @@ def test_images(images) -> None:
         "texts that are too long": 1,
         "texts without a word": 1,
     }
+
+
+def test_sequences_that_a_model_has_no_places_for_are_counted(images) -> None:
+    recipe = tiny_recipe(["mlm"], positions=15)
+    recipe = replace(recipe, train=replace(recipe.train, validation_share=0.0))
+    corpora = open_corpora([images], recipe)
+    made = prepare(recipe, corpora, WORDS, store_facts(corpora), processes=1)
+    assert made.left_out["sequences longer than model.positions"] == 1
+    assert made.left_out["texts without an image"] == 1
+    assert made.train["mlm"].samples.tolist() == [1, 2]
 
 
 @pytest.fixture

@@ -21,18 +21,20 @@ from vlprep.pretrain.distributed import World
 from vlprep.pretrain.dual import narrated_clips
 from vlprep.pretrain.dual_scores import embed_clips, embed_texts
 from vlprep.pretrain.file_corpus import FileCorpus
+from vlprep.pretrain.models.milnce import MilNceSettings
+from vlprep.pretrain.objectives.milnce import EndToEndSettings
 from vlprep.pretrain.places import CorpusSettings
 from vlprep.pretrain.recipe import Recipe
-from vlprep.pretrain.settings import ModelSettings, ObjectiveSettings, OptimiserSettings, TrainSettings
+from vlprep.pretrain.settings import OptimiserSettings, TrainSettings
 from vlprep.pretrain.trainer import Logged
 from vlprep.shards.schema import text_schema
 
 COLOURS = ((250, 20, 20), (20, 250, 20), (20, 20, 250), (250, 250, 20), (20, 250, 250), (250, 20, 250))
 CLIPS = ClipSettings(frames=4, side=32, short_side=36, windows=1)
 RECIPE = Recipe(
-    model=ModelSettings(kind="milnce", word_dim=16, hidden=64, joint=32, freeze_words=False, trunk="plain"),
+    model=MilNceSettings(word_dim=16, hidden=64, joint=32, freeze_words=False, trunk="plain"),
     batches=BatchSettings(samples=len(COLOURS)),
-    objectives={"milnce-end-to-end": ObjectiveSettings(candidates=1, max_words=4, clips=CLIPS)},
+    objectives={"milnce-end-to-end": EndToEndSettings(candidates=1, max_words=4, clips=CLIPS)},
     optimiser=OptimiserSettings(lr=3e-3, warmup=0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, clip=0.0),
     train=TrainSettings(steps=30, log_every=10, save_every=30, loaders=1, validation_share=0.0, seed=3),
 )

@@ -10,16 +10,13 @@ import torch
 
 from vlprep.pretrain.base import NarratedVideo, Sample, StoreFacts
 from vlprep.pretrain.masking import TextVocabulary
-from vlprep.pretrain.models.hero import Hero, hero_config
+from vlprep.pretrain.models.hero import Hero, HeroSettings, hero_config
 from vlprep.pretrain.objectives.frame_order import FrameOrder, shuffle
-from vlprep.pretrain.objectives.told_clips import SegmentRule
-from vlprep.pretrain.settings import ModelSettings
+from vlprep.pretrain.objectives.told_clips import SegmentRule, SegmentSettings
 
 WORDS = TextVocabulary(size=40, pad=0, cls=2, sep=3, mask=4, first_word=5)
 DIM = 8
-SETTINGS = ModelSettings(
-    kind="hero", layers=1, video_layers=1, hidden=32, heads=2, intermediate=64, positions=24, dropout=0.0
-)
+SETTINGS = HeroSettings(layers=1, video_layers=1, hidden=32, heads=2, intermediate=64, positions=24, dropout=0.0)
 
 
 def video(draw: np.random.Generator, clips: int = 12, *, ordered: bool = True, each: int = 3) -> NarratedVideo:
@@ -37,7 +34,7 @@ def video(draw: np.random.Generator, clips: int = 12, *, ordered: bool = True, e
 
 
 def objective(**rule) -> FrameOrder:
-    return FrameOrder(rule=SegmentRule(words=WORDS, **rule))
+    return FrameOrder(rule=SegmentRule(words=WORDS, settings=SegmentSettings(**rule)))
 
 
 def network() -> Hero:

@@ -20,13 +20,20 @@ from vlprep.pretrain.distributed import World, join_world
 from vlprep.pretrain.dual import DualEncoder, DualObjective, narrated_clips
 from vlprep.pretrain.dual_scores import embed_clips, embed_texts
 from vlprep.pretrain.masking import TextVocabulary
-from vlprep.pretrain.models.howto100m import GatedEmbedding, HowTo100M, HowTo100MConfig, PooledClips, TextVectors
+from vlprep.pretrain.models.howto100m import (
+    GatedEmbedding,
+    HowTo100M,
+    HowTo100MConfig,
+    HowTo100MSettings,
+    PooledClips,
+    TextVectors,
+)
 from vlprep.pretrain.models.kinds import build_model
-from vlprep.pretrain.objectives.howto100m import PairTargets, RankedPairs, max_margin, pair_weights
+from vlprep.pretrain.objectives.howto100m import PairTargets, RankedPairs, RankedPairSettings, max_margin, pair_weights
 from vlprep.pretrain.places import CorpusSettings
 from vlprep.pretrain.recipe import Recipe
 from vlprep.pretrain.retrieval import measure
-from vlprep.pretrain.settings import ModelSettings, ObjectiveSettings, OptimiserSettings, TrainSettings
+from vlprep.pretrain.settings import OptimiserSettings, TrainSettings
 from vlprep.pretrain.setup import model_config, open_corpora, prepare, store_facts
 from vlprep.pretrain.trainer import Trainer
 from vlprep.text.words import VectorTable
@@ -79,7 +86,7 @@ def test_network_is_the_published_one(golden, tmp_path) -> None:
     # the same words by their rows in a table, padded as far as it takes
     words, counts = case.given["text"].flatten(0, 1).numpy(), case.given["word_counts"].tolist()
     np.save(tmp_path / "vectors.npy", words)
-    objective = RankedPairs(vectors=VectorTable(tmp_path / "vectors.npy"), max_words=7)
+    objective = RankedPairs(vectors=VectorTable(tmp_path / "vectors.npy"), settings=RankedPairSettings(max_words=7))
     texts = objective.collate_texts([np.arange(count) + 7 * row for row, count in enumerate(counts)])
     clips = objective.collate_clips(list(case.given["video"].numpy()))
     found = {
@@ -94,7 +101,7 @@ def test_network_is_the_published_one(golden, tmp_path) -> None:
 
 def test_a_text_is_embedded_alike_whatever_it_is_batched_with(tmp_path) -> None:
     np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32))
-    objective = RankedPairs(vectors=VectorTable(tmp_path / "vectors.npy"), max_words=5)
+    objective = RankedPairs(vectors=VectorTable(tmp_path / "vectors.npy"), settings=RankedPairSettings(max_words=5))
     model = small_model()
     short, long = np.array([1, 2], np.int32), np.arange(5, dtype=np.int32)
     alone = model.embed_text(objective.collate_texts([short]))
@@ -121,13 +128,13 @@ def test_a_clip_is_the_normalised_maximum_of_each_store(video) -> None:
 
 
 def test_short_segments_are_drawn_with_their_neighbours(video) -> None:
-    objective = RankedPairs(vectors=None, pairs=40, min_seconds=3.0, max_words=4)
+    objective = RankedPairs(vectors=None, settings=RankedPairSettings(pairs=40, min_seconds=3.0, max_words=4))
     assert isinstance(objective, DualObjective)
     drawn = objective.example(Sample(key=0, video=video), np.random.default_rng(0))
     assert len(drawn.texts) == len(drawn.clips) == 40
     # 0 and 1 take 3.8 seconds together; 2 takes 4.8 with 1
     assert {tuple(ids.tolist()) for ids in drawn.texts} == {(1, 2, 3), (3, 1, 2), (4, 5, 6, 3)}
-    alone = RankedPairs(vectors=None, pairs=40, min_seconds=0.5).example(
+    alone = RankedPairs(vectors=None, settings=RankedPairSettings(pairs=40, min_seconds=0.5)).example(
         Sample(key=0, video=video), np.random.default_rng(0)
     )
     assert {tuple(ids.tolist()) for ids in alone.texts} == {(1, 2), (3,), (4, 5, 6)}
@@ -163,7 +170,11 @@ def share(folder: Path, rank: int, port: int) -> None:
     each = VIDEOS // RANKS
     with join_world("cpu") as world:
         model = small_model()
-        loss = RankedPairs(vectors=None, pairs=PAIRS).loss(model, pairs_of(rank * each, rank * each + each)).sum
+        loss = (
+            RankedPairs(vectors=None, settings=RankedPairSettings(pairs=PAIRS))
+            .loss(model, pairs_of(rank * each, rank * each + each))
+            .sum
+        )
         (loss / (VIDEOS * PAIRS)).backward()
         found = {name: world.add(gradient).tolist() for name, gradient in gradients(model).items()}
         found["loss"] = float(world.add(loss.detach().clone())) / (VIDEOS * PAIRS)
@@ -204,10 +215,10 @@ def trained(folder: Path, *, shuffled: bool) -> tuple[HowTo100M, RankedPairs, di
     table = VectorTable(folder / "vectors.npy")
     words = TextVocabulary(size=len(table.vectors_VD), pad=-1, cls=-1, sep=-1, mask=-1, first_word=0, vectors=table)
     recipe = Recipe(
-        model=ModelSettings(kind="howto100m", joint=64),
+        model=HowTo100MSettings(joint=64),
         data=CorpusSettings(features=("s3d",)),
         batches=BatchSettings(samples=16),
-        objectives={"howto100m": ObjectiveSettings(pairs=4, max_words=20, min_seconds=0.0)},
+        objectives={"howto100m": RankedPairSettings(pairs=4, max_words=20, min_seconds=0.0)},
         optimiser=OptimiserSettings(
             lr=3e-3, warmup=0, schedule="exponential", betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, clip=0.0
         ),

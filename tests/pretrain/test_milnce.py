@@ -24,13 +24,13 @@ from vlprep.pretrain.dual import DualEncoder, DualObjective, narrated_clips
 from vlprep.pretrain.dual_scores import embed_clips, embed_texts
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.kinds import build_model
-from vlprep.pretrain.models.milnce import MilNce, milnce_config, padding_row
+from vlprep.pretrain.models.milnce import MilNce, MilNceSettings, milnce_config, padding_row
 from vlprep.pretrain.narration import nearest, stretched
-from vlprep.pretrain.objectives.milnce import MilNceTask, StoredClips
+from vlprep.pretrain.objectives.milnce import MilNceTask, MilNceTaskSettings, StoredClips
 from vlprep.pretrain.places import CorpusSettings
 from vlprep.pretrain.recipe import Recipe
 from vlprep.pretrain.retrieval import measure
-from vlprep.pretrain.settings import ModelSettings, ObjectiveSettings, OptimiserSettings, TrainSettings
+from vlprep.pretrain.settings import OptimiserSettings, TrainSettings
 from vlprep.pretrain.setup import model_config, open_corpora, prepare, store_facts
 from vlprep.pretrain.trainer import Logged, Trainer
 
@@ -38,10 +38,10 @@ CPU = torch.device("cpu")
 WORDS = TextVocabulary(size=FIRST_WORD + WORD_COUNT, pad=-1, cls=-1, sep=-1, mask=-1, first_word=0)
 RANKS = 4
 RECIPE = Recipe(
-    model=ModelSettings(kind="milnce", word_dim=16, hidden=64, joint=32, freeze_words=False),
+    model=MilNceSettings(word_dim=16, hidden=64, joint=32, freeze_words=False),
     data=CorpusSettings(features=("s3d",)),
     batches=BatchSettings(samples=32),
-    objectives={"milnce": ObjectiveSettings(candidates=2, max_words=6)},
+    objectives={"milnce": MilNceTaskSettings(candidates=2, max_words=6)},
     optimiser=OptimiserSettings(
         lr=3e-3, warmup=20, schedule="cosine", betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, clip=0.0
     ),
@@ -85,7 +85,8 @@ def video() -> NarratedVideo:
 
 
 def test_an_example_is_a_clip_of_a_segment_with_the_texts_around_it(video: NarratedVideo) -> None:
-    task = MilNceTask(name="milnce", showing=StoredClips(), pad=9, candidates=2, max_words=2, min_seconds=3.0)
+    settings = MilNceTaskSettings(candidates=2, max_words=2, min_seconds=3.0)
+    task = MilNceTask(name="milnce", showing=StoredClips(), pad=9, settings=settings)
     assert isinstance(task, DualObjective)
     draws = [task.example(Sample(key=0, video=video), np.random.default_rng(seed)) for seed in range(60)]
     seen: dict[tuple[int, ...], set[float]] = {}

@@ -11,7 +11,7 @@ from vlprep.pretrain.base import RegionSample, Sample, to_device
 from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.masking import TextVocabulary, generator
 from vlprep.pretrain.models.single_stream import SingleStream, SingleStreamConfig
-from vlprep.pretrain.objectives.itm import ImageTextMatching
+from vlprep.pretrain.objectives.itm import ImageTextMatching, MatchingSettings
 from vlprep.pretrain.objectives.mlm import MaskedLanguage
 from vlprep.pretrain.objectives.regions import RegionClasses, RegionDistributions, RegionFeatures
 from vlprep.pretrain.objectives.sequences import SequenceRule
@@ -73,7 +73,7 @@ def build(objective, samples):
         (RegionFeatures(rule=IMAGES), photo),
         (RegionClasses(rule=IMAGES), photo),
         (RegionDistributions(rule=IMAGES), photo),
-        (ImageTextMatching(rule=IMAGES, wra=0.1), photo),
+        (ImageTextMatching(rule=IMAGES, settings=MatchingSettings(wra=0.1)), photo),
         (MaskedVisualTokens(rule=VIDEOS), clip),
         (Alignment(rule=VIDEOS), clip),
     ],

@@ -9,8 +9,8 @@ import pytest
 from vlprep.errors import SettingsError
 from vlprep.pretrain.recipe import (
     Recipe,
-    from_table,
     load_recipe,
+    read_recipe,
     recipe_names,
     to_table,
     with_objectives,
@@ -22,7 +22,7 @@ from vlprep.pretrain.recipe import (
 def test_shipped_recipes_load_and_survive_a_round_trip(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.objectives
-    assert from_table(Recipe, to_table(recipe), "recipe") == recipe
+    assert read_recipe(to_table(recipe), "recipe") == recipe
 
 
 def test_the_published_hyperparameters() -> None:
@@ -42,8 +42,12 @@ def test_the_published_hyperparameters() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("[model]\nlayer = 3", "recipe.model: no setting layer; there are kind, layers"),
+        ("[model]\nlayer = 3", "recipe.model: no setting layer; there are kind, init, layers"),
         ("[model]\nlayers = 'three'", "recipe.model.layers: expected int"),
+        ("[model]\nkind = 'bert'", "model.kind bert: there are cbt, single-stream"),
+        ("[model]\nkind = 'howto100m'\nlayers = 3", "recipe.model: no setting layers; there are kind, init, joint"),
+        ("[objectives.itm]\nvideo_only = 0.5", "objectives.itm: no setting video_only; there are weight, wra"),
+        ("[objectives.mln]", "--objective mln: there are mlm"),
         ("[train]\nprecision = 'fp8'", "one of fp32, bf16, fp16"),
         ("[objectives.mlm]\nshare = 1", "recipe.objectives.mlm: no setting share"),
         ("model = 3", "expected a section"),
@@ -51,7 +55,7 @@ def test_the_published_hyperparameters() -> None:
 )
 def test_mistakes_name_themselves(text: str, complaint: str) -> None:
     with pytest.raises(SettingsError, match=complaint.replace("[", r"\[")):
-        from_table(Recipe, tomllib.loads(text), "recipe")
+        read_recipe(tomllib.loads(text), "recipe")
 
 
 def test_options_reach_their_place() -> None:

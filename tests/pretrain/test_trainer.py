@@ -20,11 +20,12 @@ from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.loader import StepBatches, Stream
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.single_stream import SingleStream, SingleStreamConfig
-from vlprep.pretrain.objectives.catalogue import make_objectives
+from vlprep.pretrain.objectives.catalogue import find_objective, make_objectives
+from vlprep.pretrain.objectives.itm import MatchingSettings
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.optim import learning_rate, make_optimiser
 from vlprep.pretrain.places import CorpusSettings
-from vlprep.pretrain.settings import ObjectiveSettings, OptimiserSettings, TrainSettings
+from vlprep.pretrain.settings import OptimiserSettings, TrainSettings
 from vlprep.pretrain.trainer import Logged, PretrainStep, Trainer
 from vlprep.pretrain.validate import auc, validate
 
@@ -51,7 +52,13 @@ def make_trainer(
     sizes = EncoderConfig(layers=2, hidden=32, heads=2, intermediate=64, dropout=dropout, attention_dropout=dropout)
     model = SingleStream(SingleStreamConfig(encoder=sizes, vocabulary=40, positions=32, region_dim=8, region_classes=5))
     corpus = Mixture([Corpus(stores, CorpusSettings(max_regions=12))])
-    made = make_objectives({name: ObjectiveSettings(wra=0.1) for name in objectives.split()}, RULE)
+    made = make_objectives(
+        {
+            name: MatchingSettings(wra=0.1) if name == "itm" else find_objective(name).settings()
+            for name in objectives.split()
+        },
+        RULE,
+    )
     streams = {
         name: Stream(
             corpus,

@@ -15,9 +15,10 @@ from vlprep.pretrain.base import Loss, MicroBatch, RegionSample
 from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.single_stream import SingleStream, SingleStreamConfig
-from vlprep.pretrain.objectives.itm import ImageTextMatching, MatchTargets
+from vlprep.pretrain.objectives.itm import ImageTextMatching, MatchingSettings, MatchTargets
 from vlprep.pretrain.objectives.mlm import MaskedLanguage, WordTargets
 from vlprep.pretrain.objectives.regions import (
+    MaskedRegionSettings,
     RegionClasses,
     RegionDistributions,
     RegionFeatures,
@@ -101,7 +102,7 @@ OBJECTIVES = {
     "mrc": RegionClasses(rule=RULE),
     "mrckl": RegionDistributions(rule=RULE),
     "itm": ImageTextMatching(rule=RULE),
-    "itm_ot": ImageTextMatching(rule=RULE, wra=0.1),
+    "itm_ot": ImageTextMatching(rule=RULE, settings=MatchingSettings(wra=0.1)),
 }
 
 
@@ -131,7 +132,7 @@ def test_losses_and_gradients(model: SingleStream, published: SimpleNamespace, t
 
 
 def test_the_kl_of_a_region(published: SimpleNamespace, model: SingleStream) -> None:
-    task = replace(OBJECTIVES["mrckl"], reduction="region")
+    task = replace(OBJECTIVES["mrckl"], settings=MaskedRegionSettings(reduction="region"))
     made = batch(published, "mrckl")
     value = task.loss(model, made).sum.item() / len(made.targets.slots_M)
     assert value == pytest.approx(published.expected["mrckl"]["loss_batchmean"], rel=1e-5)

@@ -23,14 +23,13 @@ from vlprep.pretrain.dual import narrated_clips
 from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.masking import generator
 from vlprep.pretrain.models.clip_parts import every_pair, means, pair_rows
-from vlprep.pretrain.models.univl import Univl, UnivlConfig, univl_config
+from vlprep.pretrain.models.univl import Univl, UnivlConfig, UnivlSettings, univl_config
 from vlprep.pretrain.objectives.contrastive import diagonal_nce, nce
-from vlprep.pretrain.objectives.told_clips import SegmentRule, consecutive
-from vlprep.pretrain.objectives.univl import UnivlRetrieval, UnivlTasks
+from vlprep.pretrain.objectives.told_clips import consecutive
+from vlprep.pretrain.objectives.univl import UnivlRetrieval, UnivlRetrievalSettings, UnivlTasks, UnivlTaskSettings
 from vlprep.pretrain.packing import Example, pack
 from vlprep.pretrain.places import CorpusSettings
 from vlprep.pretrain.retrieval import measure
-from vlprep.pretrain.settings import ModelSettings
 from vlprep.pretrain.video_corpus import VideoCorpus
 
 SIZES = EncoderConfig(layers=2, hidden=16, heads=2, intermediate=32, dropout=0, attention_dropout=0)
@@ -44,8 +43,8 @@ CONFIG = UnivlConfig(
     text_places=12,
     clip_dim=8,
 )
-SEGMENTS = SegmentRule(words=WORDS, max_words=12, max_clips=5)
-TASKS = UnivlTasks(segments=SEGMENTS)
+SHORT = {"max_words": 12, "max_clips": 5}
+TASKS = UnivlTasks(words=WORDS, settings=UnivlTaskSettings(**SHORT))
 
 
 def video(key: int, segments: int = 5, words: int = 6) -> Sample:
@@ -111,8 +110,8 @@ def test_what_the_decoder_is_to_write(golden: Path, learn_padding: bool) -> None
     """The published loss averages over [PAD] too; the batch says which positions there are."""
     case = published(golden, "univl_decoder")
     logits, targets = case.given["logits"], case.given["target"]
-    rule = SegmentRule(words=replace(WORDS, sep=2), max_words=targets.shape[1])
-    tasks = UnivlTasks(segments=rule, learn_padding=learn_padding, neighbours=1)
+    settings = UnivlTaskSettings(max_words=targets.shape[1], learn_padding=learn_padding, neighbours=1)
+    tasks = UnivlTasks(words=replace(WORDS, sep=2), settings=settings)
     lengths = case.given["lengths"].tolist()
     stories = [
         replace(one, video=replace(one.video, texts=(row[: length - 1].numpy().astype(np.int32),)))
@@ -261,10 +260,10 @@ def test_segments_are_drawn_together() -> None:
 
 def test_a_segment_is_widened_and_cut() -> None:
     sample = video(0)
-    told = replace(SEGMENTS, min_seconds=10.0).told(sample.video, 0)
+    told = replace(TASKS, settings=replace(TASKS.settings, min_seconds=10.0)).segments.told(sample.video, 0)
     assert told.words.tolist() == np.concatenate(sample.video.texts[:2]).tolist()
     np.testing.assert_array_equal(told.clips_CD, sample.video.features_CD[0][:5])
-    assert SEGMENTS.sequence(told.words, told.clips_CD).text_ids_P.tolist() == [1, *told.words[:10], 2]
+    assert TASKS.segments.sequence(told.words, told.clips_CD).text_ids_P.tolist() == [1, *told.words[:10], 2]
     example = TASKS.example(
         replace(sample, video=replace(sample.video, texts=(told.words,) * 5)), generator(0, 0, 0, "u")
     )
@@ -273,7 +272,7 @@ def test_a_segment_is_widened_and_cut() -> None:
 
 def test_masks_have_the_published_shares(golden: Path) -> None:
     rules = json.loads((golden / "pretraining" / "masking_statistics.json").read_text())["rules"]
-    tasks = replace(TASKS, segments=replace(SEGMENTS, max_clips=6))
+    tasks = replace(TASKS, settings=replace(TASKS.settings, max_clips=6))
     sample = video(1, segments=3, words=10)
     videos = [tasks.example(sample, generator(0, 0, key, "univl")) for key in range(2000)]
     examples = [segment for drawn in videos for segment in drawn]
@@ -300,7 +299,7 @@ def test_masks_have_the_published_shares(golden: Path) -> None:
 
 
 def test_of_a_hidden_narration_the_decoder_alone_sees_something() -> None:
-    hidden = replace(TASKS, hide_text=1.0)
+    hidden = replace(TASKS, settings=replace(TASKS.settings, hide_text=1.0))
     for segment in hidden.example(video(1), generator(0, 0, 0, "univl")):
         assert segment.sequence.text_ids_P.tolist() == [WORDS.cls, WORDS.sep]
         assert len(segment.next_ids) == 7
@@ -326,7 +325,7 @@ def test_the_batch_says_what_is_masked() -> None:
 def test_with_nothing_masked_the_loss_is_finite() -> None:
     """Published: NaN."""
     torch.manual_seed(0)
-    model, short = Univl(CONFIG), replace(TASKS, hide_text=1.0, segments=replace(SEGMENTS, max_clips=1))
+    model, short = Univl(CONFIG), replace(TASKS, settings=replace(TASKS.settings, hide_text=1.0, max_clips=1))
     for key in range(100):
         batch = short.collate([short.example(video(key), generator(0, 0, key, "univl")) for _ in range(2)])
         if not batch.counts["clips"]:
@@ -342,7 +341,7 @@ def test_the_stages_are_told_by_their_layers() -> None:
     with pytest.raises(SettingsError, match="stage one"):
         replace(CONFIG, cross_layers=0)
     with pytest.raises(SettingsError, match=r"data\.features"):
-        univl_config(ModelSettings(kind="univl"), WORDS, SimpleNamespace(clip_dims=()))
+        univl_config(UnivlSettings(), WORDS, SimpleNamespace(clip_dims=()))
 
 
 def recipe(name: str, *, samples: int, steps: int, lr: float, **model):
@@ -369,7 +368,9 @@ def test_the_first_stage_finds_clips_for_new_texts(tmp_path: Path, shuffled: boo
     """At least 30 times chance both ways, from paired videos; from shuffled ones less than 5 times chance."""
     made = recipe("univl-retrieval", samples=8, steps=200, lr=5e-3, cross_layers=0, decoder_layers=0)
     figures, trainer = train(made, narrated_videos(tmp_path, shuffled=shuffled), tmp_path)
-    to_clips, to_texts, chance = held_out_recall(trainer, UnivlRetrieval(segments=SEGMENTS), tmp_path / "new")
+    to_clips, to_texts, chance = held_out_recall(
+        trainer, UnivlRetrieval(words=WORDS, settings=UnivlRetrievalSettings(**SHORT)), tmp_path / "new"
+    )
     if shuffled:
         assert max(to_clips, to_texts) < 5 * chance
         assert figures["univl-retrieval/accuracy"] < 0.3  # of 8 videos

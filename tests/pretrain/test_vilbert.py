@@ -22,11 +22,16 @@ from vlprep.pretrain.masking import generator
 from vlprep.pretrain.models.parts import Streams
 from vlprep.pretrain.models.vilbert import Vilbert, VilbertConfig
 from vlprep.pretrain.objectives.sequences import SequenceRule
-from vlprep.pretrain.objectives.vilbert import VilbertTargets, VilbertTasks, overlapping, with_global_region
+from vlprep.pretrain.objectives.vilbert import (
+    VilbertTargets,
+    VilbertTasks,
+    VilbertTaskSettings,
+    overlapping,
+    with_global_region,
+)
 from vlprep.pretrain.packing import Example, pack, text_rows
 from vlprep.pretrain.places import CorpusSettings
 from vlprep.pretrain.recipe import Recipe
-from vlprep.pretrain.settings import ModelSettings, ObjectiveSettings
 
 TASKS = VilbertTasks(rule=SequenceRule(words=WORDS))
 CONFIG = VilbertConfig(
@@ -85,7 +90,7 @@ def test_losses_and_gradient_of_the_published_code(golden: Path, target: str) ->
     labels = given["masked_lm_labels"].flatten()
     text_rows = (labels >= 0).nonzero()[:, 0]
     images, places = (given["image_label"] == 1).nonzero(as_tuple=True)
-    tasks, wanted_NX = replace(TASKS, target=target), given["image_target"]
+    tasks, wanted_NX = replace(TASKS, settings=VilbertTaskSettings(target=target)), given["image_target"]
     features = F.pad(wanted_NX, (0, 0, 1, 0)) if target == "mse" else torch.zeros(*scores.shape[:2], 8)
     inputs = pack([Example(text_ids_P=np.zeros(1, int), regions=regions_of(image.numpy())) for image in features])
 
@@ -179,7 +184,7 @@ def test_masked_regions_do_not_leak(protected: bool) -> None:
     boxes = np.tile(np.array([0.1, 0.1, 0.5, 0.5], np.float32), (12, 1))
     boxes[6:] += 0.5  # two heaps of equal boxes
     sample = replace(sample, regions=replace(sample.regions, boxes_R4=boxes))
-    tasks = replace(TASKS, leak_protection=protected, only_matched=False)
+    tasks = replace(TASKS, settings=VilbertTaskSettings(leak_protection=protected, only_matched=False))
     for key in range(40):
         example = tasks.example(sample, generator(0, 0, key, "vilbert"), photo(2))
         hidden, targets = example.sequence.masked_R, example.rows - 1
@@ -206,7 +211,7 @@ def test_nothing_is_learned_from_the_masks_of_a_wrong_pair() -> None:
 
 
 def nce_batch(*regions: int) -> MicroBatch:
-    tasks = replace(TASKS, target="nce", only_matched=False)
+    tasks = replace(TASKS, settings=VilbertTaskSettings(target="nce", only_matched=False))
     samples = [photo(key, regions=count) for key, count in enumerate(regions)]
     drawn = (generator(0, 0, sample.key, "n") for sample in samples)
     return tasks.collate([tasks.example(one, draw, photo(99)) for one, draw in zip(samples, drawn, strict=True)])
@@ -230,7 +235,7 @@ def test_the_nce_of_features_by_its_formula() -> None:
     torch.manual_seed(0)
     model = Vilbert(replace(CONFIG, region_classes=0)).eval()
     with torch.no_grad():
-        found = replace(TASKS, target="nce").loss(model, batch).terms["regions"]
+        found = replace(TASKS, settings=VilbertTaskSettings(target="nce")).loss(model, batch).terms["regions"]
         states = model.encode(batch.inputs).regions_RH
         expected = 0.0
         for own, *others in batch.targets.candidates_NC.tolist():
@@ -244,22 +249,17 @@ def test_others_come_from_where_there_are_any() -> None:
         candidates = nce_batch(*regions).targets.candidates_NC
         assert len(candidates)
         assert not (candidates[:, 1:] == candidates[:, :1]).any()
-    tasks = replace(TASKS, target="nce", only_matched=False)
+    tasks = replace(TASKS, settings=VilbertTaskSettings(target="nce", only_matched=False))
     drawn = (tasks.example(photo(1, regions=1), generator(0, 0, key, "n"), photo(2)) for key in range(100))
     masked = next(example for example in drawn if len(example.rows))
     with pytest.raises(SettingsError, match="told from others"):
         tasks.collate([masked])
 
 
-def test_features_need_a_head_of_their_size() -> None:
-    with pytest.raises(SettingsError, match='region_outputs = "features"'):
-        Recipe(model=ModelSettings(kind="vilbert"), objectives={"vilbert": ObjectiveSettings(target="nce")})
-
-
 def test_region_masks_have_the_published_shares(golden: Path) -> None:
     rules = json.loads((golden / "pretraining" / "masking_statistics.json").read_text())["rules"]
     shares = {name: entry["p"] for name, entry in rules["vilbert_regions"]["statistics"].items()}
-    tasks = replace(TASKS, leak_protection=False, only_matched=False)
+    tasks = replace(TASKS, settings=VilbertTaskSettings(leak_protection=False, only_matched=False))
     sample = photo(1, regions=36)
     examples = [tasks.example(sample, generator(0, 0, key, "vilbert"), photo(2)) for key in range(1500)]
     targets = sum(len(example.rows) for example in examples)
@@ -293,7 +293,9 @@ def test_alignment_is_learned(tmp_path: Path, shuffled: bool, least: float, most
 
     All boxes are the same here: with leak protection half of the images would show nothing.
     """
-    recipe = replace(small_recipe(steps=300, lr=3e-3), objectives={"vilbert": ObjectiveSettings(leak_protection=False)})
+    recipe = replace(
+        small_recipe(steps=300, lr=3e-3), objectives={"vilbert": VilbertTaskSettings(leak_protection=False)}
+    )
     figures, _ = train(recipe, named_images(tmp_path, shuffled=shuffled), tmp_path)
     assert least <= figures["vilbert/auc"] <= most
 
@@ -306,7 +308,7 @@ def test_features_of_masked_regions_are_told_from_the_rest(tmp_path: Path, targe
     Half of the candidates are of the same kind, so that it is at least 4.8.
     """
     recipe = small_recipe(steps=200, lr=3e-3)
-    settings = ObjectiveSettings(target=target, leak_protection=False)
+    settings = VilbertTaskSettings(target=target, leak_protection=False)
     recipe = replace(recipe, model=replace(recipe.model, region_outputs="features"), objectives={"vilbert": settings})
     figures, _ = train(recipe, named_images(tmp_path), tmp_path)
     assert figures["vilbert/regions"] < {"mse": 0.1, "nce": 5.0}[target]

@@ -21,7 +21,7 @@ from vlprep.pretrain.masking import TextVocabulary, generator
 from vlprep.pretrain.models.vlp import Vlp, VlpConfig
 from vlprep.pretrain.objectives.mlm import WordTargets
 from vlprep.pretrain.objectives.sequences import SequenceRule
-from vlprep.pretrain.objectives.vlp import MaskedCaption, caption_sequence
+from vlprep.pretrain.objectives.vlp import CaptionSettings, MaskedCaption, caption_sequence
 from vlprep.pretrain.packing import Example, pack
 from vlprep.pretrain.places import CorpusSettings
 
@@ -99,7 +99,7 @@ def test_loss_and_gradient_of_the_published_code(golden: Path, name: str, drop: 
     )
     inputs = pack([Example(text_ids_P=np.zeros(length, int))] * captions)
     batch = MicroBatch(objective="vlp", inputs=inputs, targets=targets, count=int(used.sum()), real_tokens=0)
-    loss = MaskedCaption(rule=RULE, drop_worst=drop).loss(model, batch).mean(batch.counts)
+    loss = MaskedCaption(rule=RULE, settings=CaptionSettings(drop_worst=drop)).loss(model, batch).mean(batch.counts)
     assert loss.item() == pytest.approx(case["expected"]["loss"], rel=1e-5, abs=1e-6)
     loss.backward()
     np.testing.assert_allclose(scores.grad, arrays[f"{name}.out.grad_sequence_scores"], rtol=1e-5, atol=2e-6)
@@ -107,17 +107,24 @@ def test_loss_and_gradient_of_the_published_code(golden: Path, name: str, drop: 
 
 def test_validation_drops_nothing(model: Vlp) -> None:
     batch = TASK.collate([TASK.example(photo(3, key=key), generator(0, 0, key, "vlp")) for key in range(5)])
-    every, kept = (MaskedCaption(rule=RULE, drop_worst=share).loss(model, batch).sum.item() for share in (0.0, 0.8))
+    every, kept = (
+        MaskedCaption(rule=RULE, settings=CaptionSettings(drop_worst=share)).loss(model, batch).sum.item()
+        for share in (0.0, 0.8)
+    )
     assert kept == every
     model.train()
-    assert MaskedCaption(rule=RULE, drop_worst=0.8).loss(model, batch).sum.item() < 0.999 * every
+    assert (
+        MaskedCaption(rule=RULE, settings=CaptionSettings(drop_worst=0.8)).loss(model, batch).sum.item() < 0.999 * every
+    )
     alone = TASK.collate([TASK.example(photo(3), generator(0, 0, 0, "vlp"))])
-    assert MaskedCaption(rule=RULE, drop_worst=0.8).loss(model, alone).sum.isfinite()  # the only one is kept
+    assert (
+        MaskedCaption(rule=RULE, settings=CaptionSettings(drop_worst=0.8)).loss(model, alone).sum.isfinite()
+    )  # the only one is kept
 
 
 def test_not_all_captions_can_be_dropped() -> None:
     with pytest.raises(SettingsError, match="drop_worst"):
-        MaskedCaption(rule=RULE, drop_worst=1.0)
+        MaskedCaption(rule=RULE, settings=CaptionSettings(drop_worst=1.0))
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from pretrain.test_end_to_end import CLIPS, COLOURS, RECIPE, write_colour
 from vlprep.errors import SettingsError
 from vlprep.pretrain.batching import BatchSettings
 from vlprep.pretrain.checkpoint import read_model
+from vlprep.pretrain.objectives.milnce import EndToEndSettings
 from vlprep.pretrain.places import CorpusSettings
 from vlprep.pretrain.run_folder import read_metrics
-from vlprep.pretrain.settings import ObjectiveSettings
 from vlprep.stages.checkpoints import export_checkpoint
 from vlprep.stages.evaluate import evaluate_retrieval
 from vlprep.stages.pretrain import pretrain
@@ -48,7 +48,7 @@ def recipe(steps: int = 2, **model: object):  # type: ignore[no-untyped-def]
         model=replace(RECIPE.model, **model),
         data=CorpusSettings(text="words"),
         batches=BatchSettings(samples=3),
-        objectives={"milnce-end-to-end": ObjectiveSettings(candidates=2, max_words=4, clips=CLIPS)},
+        objectives={"milnce-end-to-end": EndToEndSettings(candidates=2, max_words=4, clips=CLIPS)},
         train=replace(RECIPE.train, steps=steps, log_every=1, save_every=steps, loaders=0, validation_share=0.4),
     )
 

@@ -1,7 +1,8 @@
 """A recipe: everything that a pretraining run is, in one TOML file.
 
-Sections are the dataclasses below, each beside what it configures; a key that none of them knows is an error that lists
-those that are known. Recipes of the published systems lie in `pipelines/`; a run keeps its resolved recipe.
+Sections are dataclasses, each beside what it configures: `[model]` is that of its `kind`, `[objectives.NAME]` that of
+the objective. A key that the section does not have is an error that lists those that it has. Recipes of the published
+systems lie in `pipelines/`; a run keeps its resolved recipe.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.batching import BatchSettings
+from vlprep.pretrain.models.kinds import find_kind
+from vlprep.pretrain.models.single_stream import SingleStreamSettings
+from vlprep.pretrain.objectives.catalogue import find_objective
 from vlprep.pretrain.places import CorpusSettings
 from vlprep.pretrain.settings import ModelSettings, ObjectiveSettings, OptimiserSettings, TrainSettings
 
@@ -24,25 +28,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    model: ModelSettings = field(default_factory=ModelSettings)
+    model: ModelSettings = field(default_factory=SingleStreamSettings)
     data: CorpusSettings = field(default_factory=CorpusSettings)
     batches: BatchSettings = field(default_factory=BatchSettings)
     objectives: Mapping[str, ObjectiveSettings] = field(default_factory=dict)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
-
-    def __post_init__(self) -> None:
-        oscar = self.objectives.get("oscar")
-        if oscar is not None and oscar.wrong_text and self.model.contrast_classes == 2:
-            raise SettingsError("objectives.oscar.wrong_text above 0 needs model.contrast_classes = 3")
-        vilbert = self.objectives.get("vilbert")
-        if vilbert is not None and (vilbert.target == "kl") != (self.model.region_outputs == "classes"):
-            wanted = "classes" if vilbert.target == "kl" else "features"
-            raise SettingsError(f'objectives.vilbert.target {vilbert.target} needs model.region_outputs = "{wanted}"')
-        if self.model.kind in ("univl", "cbt"):
-            longest = max((chosen.max_words for chosen in self.objectives.values()), default=0)
-            if longest > min(self.model.text_places, self.model.positions):
-                raise SettingsError(f"max_words = {longest} needs as many model.text_places and model.positions")
 
 
 def recipe_names() -> list[str]:
@@ -62,7 +53,7 @@ def load_recipe(name: str) -> Recipe:
     else:
         raise SettingsError(f"--recipe {name}: not one of {', '.join(recipe_names())}, nor a .toml file")
     try:
-        return from_table(Recipe, tomllib.loads(text), "recipe")
+        return read_recipe(tomllib.loads(text), "recipe")
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"--recipe {name}: {error}") from error
 
@@ -89,12 +80,31 @@ def with_objectives(recipe: Recipe, text: str) -> Recipe:
             share = 0.0
         if not name or share <= 0:
             raise SettingsError(f"--objective {text}: write names joined by +, each with an optional :weight above 0")
-        chosen[name] = replace(recipe.objectives.get(name, ObjectiveSettings()), weight=share)
+        chosen[name] = replace(recipe.objectives.get(name) or find_objective(name).settings(), weight=share)
     return replace(recipe, objectives=chosen)
 
 
+def read_recipe(table: Any, where: str) -> Recipe:
+    """A recipe from nested tables, the inverse of `to_table`.
+
+    Raises `SettingsError` for a kind of model, an objective or a setting that there is not, or a value of another type.
+    """
+    sections = dict(_section(table, where))
+    model = _section(sections.pop("model", {}), f"{where}.model")
+    objectives = _section(sections.pop("objectives", {}), f"{where}.objectives")
+    kind = find_kind(str(model.get("kind", SingleStreamSettings().kind)))
+    return replace(
+        from_table(Recipe, sections, where),
+        model=from_table(kind.settings, model, f"{where}.model"),
+        objectives={
+            name: from_table(find_objective(name).settings, chosen, f"{where}.objectives.{name}")
+            for name, chosen in objectives.items()
+        },
+    )
+
+
 def to_table(value: Any) -> Any:
-    """The recipe as nested tables; `from_table` reads it back."""
+    """A recipe, or any settings, as nested tables; `read_recipe` and `from_table` read them back."""
     if dataclasses.is_dataclass(value):
         return {f.name: to_table(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -107,12 +117,16 @@ def from_table(kind: type[T], table: Any, where: str) -> T:
 
     Raises `SettingsError` for a key that it does not have or a value of another type, naming both.
     """
-    if not isinstance(table, Mapping):
-        raise SettingsError(f"{where}: expected a section, found {table!r}")
     hints = get_type_hints(kind)
-    if unknown := table.keys() - hints.keys():
+    if unknown := _section(table, where).keys() - hints.keys():
         raise SettingsError(f"{where}: no setting {', '.join(sorted(unknown))}; there are {', '.join(hints)}")
     return kind(**{key: _typed(hints[key], value, f"{where}.{key}") for key, value in table.items()})
+
+
+def _section(table: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(table, Mapping):
+        raise SettingsError(f"{where}: expected a section, found {table!r}")
+    return table
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:

@@ -20,7 +20,7 @@ from typing import Any
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.checkpoint import checkpoints, read_state, remove_torn
-from vlprep.pretrain.recipe import Recipe, from_table, load_recipe, to_table
+from vlprep.pretrain.recipe import Recipe, load_recipe, to_table
 from vlprep.pretrain.trainer import Logged
 from vlprep.pretrain.validate import Validated
 from vlprep.shards.atomic import clear_errors, remove_stale, sole_use, write_file
@@ -92,7 +92,6 @@ def open_run(folder: Path, recipe: Recipe) -> None:
             )
     folder.mkdir(parents=True, exist_ok=True)
     write_file(path, as_toml(to_table(recipe)).encode())
-    from_table(Recipe, to_table(load_recipe(str(path))), str(path))
 
 
 class MetricsLog:

@@ -5,6 +5,7 @@ sizes.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,8 @@ from vlprep.pretrain.corpus import Corpus, DatasetStores, Mixture, SampleSource
 from vlprep.pretrain.file_corpus import FileCorpus
 from vlprep.pretrain.loader import StepBatches, Stream, token_counts
 from vlprep.pretrain.masking import TextVocabulary
-from vlprep.pretrain.models.kinds import KINDS, ModelConfig
-from vlprep.pretrain.objectives.catalogue import make_objectives, require_kind
+from vlprep.pretrain.models.kinds import ModelConfig, find_kind
+from vlprep.pretrain.objectives.catalogue import make_objectives, require_fit
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.places import CorpusSettings
 from vlprep.pretrain.recipe import Recipe
@@ -38,6 +39,8 @@ class Prepared:
     train: Mapping[str, Stream]
     validation: Mapping[str, Stream]
     batches: StepBatches
+    left_out: Counter[str]
+    """What trains nothing, by reason."""
 
 
 def store_facts(corpora: Sequence[SampleSource]) -> StoreFacts:
@@ -55,7 +58,7 @@ def store_facts(corpora: Sequence[SampleSource]) -> StoreFacts:
 
 def model_config(recipe: Recipe, words: TextVocabulary, facts: StoreFacts) -> ModelConfig:
     """The network for these stores."""
-    return KINDS[recipe.model.kind].configure(recipe.model, words, facts)
+    return find_kind(recipe.model.kind).configure(recipe.model, words, facts)
 
 
 def prepare(
@@ -65,15 +68,17 @@ def prepare(
     corpus = Mixture(corpora)
     rule = SequenceRule(words=words, visual_tokens=facts.visual_vocabulary)
     objectives = make_objectives(recipe.objectives, rule)
-    require_kind(objectives, recipe.model.kind)
+    require_fit(recipe.objectives, recipe.model)
     if not recipe.batches.samples and any("video" in objective.needs() for objective in objectives.values()):
         raise SettingsError("whole videos are batched by their number: set batches.samples, 32 for example")
     apart = held_out(corpus, recipe.train.validation_share)
     train, validation = {}, {}
+    longest, too_long = recipe.model.longest, 0
     for name, objective in objectives.items():
         usable = corpus.usable_for(objective.needs())
-        too_long = token_counts(corpus, objective)[usable] > recipe.model.positions
-        usable = usable[~too_long]
+        if longest is not None:
+            fits = token_counts(corpus, objective)[usable] <= longest
+            too_long, usable = max(too_long, int((~fits).sum())), usable[fits]
         group_size = recipe.train.accumulate * processes
         train[name] = Stream(corpus, usable[~apart[usable]], objective, recipe.batches, recipe.train.seed, group_size)
         kept = usable[apart[usable]]
@@ -86,6 +91,7 @@ def prepare(
         train=train,
         validation=validation,
         batches=StepBatches(train, schedule),
+        left_out=corpus.left_out() + Counter({"sequences longer than model.positions": too_long}),
     )
 
 

@@ -18,11 +18,10 @@ from vlprep.pretrain.models.config_file import read_model_config
 from vlprep.pretrain.models.kinds import ModelConfig, kind_of
 from vlprep.pretrain.recipe import load_recipe
 from vlprep.pretrain.run_folder import RECIPE_NAME
-from vlprep.pretrain.settings import ModelKind
 
 Format = Literal["hf", "uniter", "lxmert", "vlp", "oscar", "vilbert", "univl", "howto100m", "milnce"]
 
-_OPENED_BY: Mapping[Format, tuple[ModelKind, ...]] = {
+_OPENED_BY: Mapping[Format, tuple[str, ...]] = {
     "hf": ("single-stream", "lxmert"),
     "uniter": ("single-stream",),
     "lxmert": ("lxmert",),

@@ -15,7 +15,7 @@ from torch import nn
 from vlprep.cluster.vocabulary import Vocabulary
 from vlprep.errors import SettingsError
 from vlprep.interop.initial import load_initial
-from vlprep.pretrain.base import LooksAtRegions
+from vlprep.pretrain.base import LooksAtRegions, StoreFacts
 from vlprep.pretrain.checkpoint import checkpoints
 from vlprep.pretrain.corpus import DatasetStores
 from vlprep.pretrain.distributed import World, join_world
@@ -24,7 +24,7 @@ from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.cbt import Cbt
 from vlprep.pretrain.models.config_file import write_model_config
 from vlprep.pretrain.models.kinds import ModelConfig, build_model
-from vlprep.pretrain.models.milnce import MilNce
+from vlprep.pretrain.models.milnce import MilNce, MilNceSettings
 from vlprep.pretrain.models.single_stream import SingleStream
 from vlprep.pretrain.models.univl import Univl
 from vlprep.pretrain.recipe import Recipe
@@ -38,7 +38,8 @@ from vlprep.pretrain.run_folder import (
     read_metrics,
     starting_point,
 )
-from vlprep.pretrain.setup import mean_region, model_config, open_corpora, prepare, some_clips
+from vlprep.pretrain.settings import ClipModelSettings, ModelSettings, RegionModelSettings
+from vlprep.pretrain.setup import Prepared, mean_region, model_config, open_corpora, prepare, some_clips
 from vlprep.pretrain.trainer import Logged, PretrainStep, Saved, Trainer
 from vlprep.pretrain.validate import Validated, validate
 from vlprep.report.curves import draw_curves
@@ -130,10 +131,7 @@ def _train(
         write_run_data(folder, run_data(datasets, stores))
     world.wait()
     model = _build_model(config, recipe, vocabulary, words)
-    if recipe.model.centre_regions and isinstance(model, LooksAtRegions) and facts.region_dim:
-        model.centre_regions(torch.from_numpy(mean_region(prepared)))
-    if recipe.model.standardise_clips and isinstance(model, Univl | Cbt):
-        model.standardise_clips(torch.from_numpy(some_clips(prepared)), recipe.model.standardise_clips)
+    _fit_to_features(model, recipe.model, prepared, facts)
     notes = [load_initial(model, recipe.model.init).summary()] if recipe.model.init and start is None else []
     trainer = Trainer(model, prepared.objectives, prepared.batches, recipe.train, recipe.optimiser, world, folder)
     if start is not None:
@@ -161,7 +159,7 @@ def _train(
             folder=folder,
             samples=len(prepared.corpus),
             held_out=max((len(stream.samples) for stream in prepared.validation.values()), default=0),
-            left_out=+prepared.corpus.left_out(),
+            left_out=+prepared.left_out,
             fill=largest.batches.fill_rate(),
             padding_saved=largest.batches.padding_saved(),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -207,12 +205,22 @@ def _build_model(
         embeddings.load_centroids(torch.from_numpy(vocabulary.centroids[-1]))
     if isinstance(model, MilNce) and words.vectors is not None and words.vectors.dim:
         model.load_words(torch.from_numpy(words.vectors[np.arange(words.size)]))
-    elif isinstance(model, MilNce) and recipe.model.freeze_words and not recipe.model.init:
+    elif isinstance(recipe.model, MilNceSettings) and recipe.model.freeze_words and not recipe.model.init:
         raise SettingsError(
             "the words have no vectors and would keep random ones: vlprep tokenize DATASET --tokenizer words:FILE (of"
             " MIL-NCE's dict.npy with word2vec.pth beside it), --init s3d_howto100m.pth, or model.freeze_words = false"
         )
     return model
+
+
+def _fit_to_features(model: nn.Module, settings: ModelSettings, prepared: Prepared, facts: StoreFacts) -> None:
+    """Where it is asked for, inputs begin centred on what the training features have in common."""
+    if isinstance(settings, RegionModelSettings) and settings.centre_regions and facts.region_dim:
+        assert isinstance(model, LooksAtRegions)
+        model.centre_regions(torch.from_numpy(mean_region(prepared)))
+    if isinstance(settings, ClipModelSettings) and settings.standardise_clips:
+        assert isinstance(model, Univl | Cbt)
+        model.standardise_clips(torch.from_numpy(some_clips(prepared)), settings.standardise_clips)
 
 
 def _say_nothing(event: PretrainEvent) -> None:

@@ -15,6 +15,7 @@ Shape suffixes: P text pieces, C clips, N pairs, D feature size, H hidden size.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,16 @@ from vlprep.pretrain.encoder import Encoder, EncoderConfig
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.clip_parts import ClipEmbeddings, ClipStreams, CrossEncoder, standardise
 from vlprep.pretrain.models.parts import initialise
-from vlprep.pretrain.settings import ModelSettings
+from vlprep.pretrain.settings import ClipModelSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CbtSettings(ClipModelSettings):
+    kind: Literal["cbt"] = "cbt"
+    video_layers: int = 2
+    """Of the clips."""
+    cross_layers: int = 1
+    """That look across text and clips."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +53,7 @@ class CbtConfig:
     attention: Backend = "padded"
 
 
-def cbt_config(settings: ModelSettings, words: TextVocabulary, facts: StoreFacts) -> CbtConfig:
+def cbt_config(settings: CbtSettings, words: TextVocabulary, facts: StoreFacts) -> CbtConfig:
     """The network for a recipe and its stores."""
     if len(facts.clip_dims) != 1:
         raise SettingsError('model.kind cbt reads one store of features: data.features = ["s3d"], for example')

@@ -13,6 +13,7 @@ hidden size, P places.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -24,7 +25,16 @@ from vlprep.pretrain.encoder import Encoder, EncoderConfig
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.clip_parts import ClipEmbeddings
 from vlprep.pretrain.models.parts import initialise, interleave
-from vlprep.pretrain.settings import ModelSettings
+from vlprep.pretrain.settings import TransformerSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeroSettings(TransformerSettings):
+    kind: Literal["hero"] = "hero"
+    layers: int = 6
+    """Of segments."""
+    video_layers: int = 3
+    """Of the temporal transformer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +50,7 @@ class HeroConfig:
     attention: Backend = "padded"
 
 
-def hero_config(settings: ModelSettings, words: TextVocabulary, facts: StoreFacts) -> HeroConfig:
+def hero_config(settings: HeroSettings, words: TextVocabulary, facts: StoreFacts) -> HeroConfig:
     """The network for a recipe and its stores."""
     if len(facts.clip_dims) != 1:
         raise SettingsError('model.kind hero reads one store of features: data.features = ["hero"], for example')

@@ -9,6 +9,7 @@ Shape suffixes: N texts or clips, W words, V size of a word vector, D feature si
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,13 @@ class PooledClips:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HowTo100MSettings(ModelSettings):
+    kind: Literal["howto100m"] = "howto100m"
+    joint: int = 4096
+    """Size of the space in which texts and clips are compared; 6144 in the released model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HowTo100MConfig:
     vocabulary: int
     """Words with a vector."""
@@ -48,7 +56,7 @@ class HowTo100MConfig:
         return
 
 
-def howto100m_config(settings: ModelSettings, words: TextVocabulary, facts: StoreFacts) -> HowTo100MConfig:
+def howto100m_config(settings: HowTo100MSettings, words: TextVocabulary, facts: StoreFacts) -> HowTo100MConfig:
     """The network for a recipe and its stores."""
     if not facts.clip_dims:
         raise SettingsError('model.kind howto100m reads features: data.features = ["howto100m-2d", "howto100m-3d"]')

@@ -8,20 +8,26 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from vlprep.errors import SettingsError
 from vlprep.pretrain.base import StoreFacts
 from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.masking import TextVocabulary
-from vlprep.pretrain.models.cbt import Cbt, CbtConfig, cbt_config
-from vlprep.pretrain.models.hero import Hero, HeroConfig, hero_config
-from vlprep.pretrain.models.howto100m import HowTo100M, HowTo100MConfig, howto100m_config
-from vlprep.pretrain.models.lxmert import Lxmert, LxmertConfig, lxmert_config
-from vlprep.pretrain.models.milnce import MilNce, MilNceConfig, milnce_config
-from vlprep.pretrain.models.oscar import Oscar, OscarConfig, oscar_config
-from vlprep.pretrain.models.single_stream import SingleStream, SingleStreamConfig, single_stream_config
-from vlprep.pretrain.models.univl import Univl, UnivlConfig, univl_config
-from vlprep.pretrain.models.vilbert import Vilbert, VilbertConfig, vilbert_config
-from vlprep.pretrain.models.vlp import Vlp, VlpConfig, vlp_config
-from vlprep.pretrain.settings import ModelKind, ModelSettings
+from vlprep.pretrain.models.cbt import Cbt, CbtConfig, CbtSettings, cbt_config
+from vlprep.pretrain.models.hero import Hero, HeroConfig, HeroSettings, hero_config
+from vlprep.pretrain.models.howto100m import HowTo100M, HowTo100MConfig, HowTo100MSettings, howto100m_config
+from vlprep.pretrain.models.lxmert import Lxmert, LxmertConfig, LxmertSettings, lxmert_config
+from vlprep.pretrain.models.milnce import MilNce, MilNceConfig, MilNceSettings, milnce_config
+from vlprep.pretrain.models.oscar import Oscar, OscarConfig, OscarSettings, oscar_config
+from vlprep.pretrain.models.single_stream import (
+    SingleStream,
+    SingleStreamConfig,
+    SingleStreamSettings,
+    single_stream_config,
+)
+from vlprep.pretrain.models.univl import Univl, UnivlConfig, UnivlSettings, univl_config
+from vlprep.pretrain.models.vilbert import Vilbert, VilbertConfig, VilbertSettings, vilbert_config
+from vlprep.pretrain.models.vlp import Vlp, VlpConfig, VlpSettings, vlp_config
+from vlprep.pretrain.settings import ModelSettings
 
 
 class ModelConfig(Protocol):
@@ -40,26 +46,34 @@ class ModelConfig(Protocol):
 class Kind:
     """A network and how its sizes follow from a recipe and its data."""
 
+    settings: type[ModelSettings]
     config: type[Any]
     build: Callable[[Any], nn.Module]
-    configure: Callable[[ModelSettings, TextVocabulary, StoreFacts], ModelConfig]
+    configure: Callable[[Any, TextVocabulary, StoreFacts], ModelConfig]
 
 
-KINDS: Mapping[ModelKind, Kind] = {
-    "cbt": Kind(CbtConfig, Cbt, cbt_config),
-    "single-stream": Kind(SingleStreamConfig, SingleStream, single_stream_config),
-    "hero": Kind(HeroConfig, Hero, hero_config),
-    "lxmert": Kind(LxmertConfig, Lxmert, lxmert_config),
-    "howto100m": Kind(HowTo100MConfig, HowTo100M, howto100m_config),
-    "milnce": Kind(MilNceConfig, MilNce, milnce_config),
-    "oscar": Kind(OscarConfig, Oscar, oscar_config),
-    "univl": Kind(UnivlConfig, Univl, univl_config),
-    "vilbert": Kind(VilbertConfig, Vilbert, vilbert_config),
-    "vlp": Kind(VlpConfig, Vlp, vlp_config),
+KINDS: Mapping[str, Kind] = {
+    "cbt": Kind(CbtSettings, CbtConfig, Cbt, cbt_config),
+    "single-stream": Kind(SingleStreamSettings, SingleStreamConfig, SingleStream, single_stream_config),
+    "hero": Kind(HeroSettings, HeroConfig, Hero, hero_config),
+    "lxmert": Kind(LxmertSettings, LxmertConfig, Lxmert, lxmert_config),
+    "howto100m": Kind(HowTo100MSettings, HowTo100MConfig, HowTo100M, howto100m_config),
+    "milnce": Kind(MilNceSettings, MilNceConfig, MilNce, milnce_config),
+    "oscar": Kind(OscarSettings, OscarConfig, Oscar, oscar_config),
+    "univl": Kind(UnivlSettings, UnivlConfig, Univl, univl_config),
+    "vilbert": Kind(VilbertSettings, VilbertConfig, Vilbert, vilbert_config),
+    "vlp": Kind(VlpSettings, VlpConfig, Vlp, vlp_config),
 }
 
 
-def kind_of(config: ModelConfig) -> ModelKind:
+def find_kind(name: str) -> Kind:
+    """Raises `SettingsError` for an unknown name."""
+    if name not in KINDS:
+        raise SettingsError(f"model.kind {name}: there are {', '.join(KINDS)}")
+    return KINDS[name]
+
+
+def kind_of(config: ModelConfig) -> str:
     """The name of a configuration's kind."""
     return next(name for name, kind in KINDS.items() if isinstance(config, kind.config))
 

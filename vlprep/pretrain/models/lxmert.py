@@ -11,6 +11,7 @@ A attributes, N answers, W words.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -22,7 +23,16 @@ from vlprep.pretrain.encoder import Attention, EncoderConfig, EncoderLayer, Resi
 from vlprep.pretrain.heads import Pooler, Transform, WordHead
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.parts import Streams, centre, first_states, guess_first, initialise
-from vlprep.pretrain.settings import ModelSettings
+from vlprep.pretrain.settings import RegionModelSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LxmertSettings(RegionModelSettings):
+    kind: Literal["lxmert"] = "lxmert"
+    layers: int = 9
+    """Of the text."""
+    region_layers: int = 5
+    cross_layers: int = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +53,7 @@ class LxmertConfig:
     attention: Backend = "padded"
 
 
-def lxmert_config(settings: ModelSettings, words: TextVocabulary, facts: StoreFacts) -> LxmertConfig:
+def lxmert_config(settings: LxmertSettings, words: TextVocabulary, facts: StoreFacts) -> LxmertConfig:
     """The network for a recipe and its stores."""
     if not facts.region_dim:
         raise SettingsError(

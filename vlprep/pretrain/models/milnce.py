@@ -44,6 +44,23 @@ class ShownClips:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MilNceSettings(ModelSettings):
+    kind: Literal["milnce"] = "milnce"
+    word_dim: int = 300
+    """Size of the word vectors, where the words come without."""
+    hidden: int = 2048
+    """Of the text tower."""
+    joint: int = 512
+    """Size of the space in which texts and clips are compared."""
+    freeze_words: bool = True
+    """Whether words keep the vectors that they begin with."""
+    trunk: Literal["", "plain", "space-to-depth"] = ""
+    """The stem of the video network that is trained with it, end to end: that of the training repository, or of
+    `s3d_howto100m.pth`. None where features come from a store.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MilNceConfig:
     vocabulary: int
     """Words, the padding among them."""
@@ -65,7 +82,7 @@ def padding_row(words: TextVocabulary) -> int:
     return words.pad if words.pad >= 0 else words.size
 
 
-def milnce_config(settings: ModelSettings, words: TextVocabulary, facts: StoreFacts) -> MilNceConfig:
+def milnce_config(settings: MilNceSettings, words: TextVocabulary, facts: StoreFacts) -> MilNceConfig:
     """The network for a recipe and its stores."""
     if not settings.trunk and len(facts.clip_dims) != 1:
         raise SettingsError(

@@ -11,6 +11,7 @@ classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +24,18 @@ from vlprep.pretrain.encoder import Encoder, EncoderConfig
 from vlprep.pretrain.heads import Pooler, WordHead
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.parts import centre, first_states, initialise, interleave
-from vlprep.pretrain.settings import ModelSettings
+from vlprep.pretrain.settings import RegionModelSettings
 
 _BOX = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OscarSettings(RegionModelSettings):
+    kind: Literal["oscar"] = "oscar"
+    contrast_classes: Literal[2, 3] = 3
+    """3 tell wrong tags from a wrong caption (Oscar+)."""
+    normalise_regions: bool = False
+    """LayerNorm on embedded regions (Oscar+)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +50,7 @@ class OscarConfig:
     attention: Backend = "padded"
 
 
-def oscar_config(settings: ModelSettings, words: TextVocabulary, facts: StoreFacts) -> OscarConfig:
+def oscar_config(settings: OscarSettings, words: TextVocabulary, facts: StoreFacts) -> OscarConfig:
     """The network for a recipe and its stores."""
     if not facts.region_dim or not facts.num_classes:
         raise SettingsError("model.kind oscar reads regions and their names: vlprep extract-regions DATASET")

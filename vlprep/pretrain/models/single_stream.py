@@ -9,6 +9,7 @@ Shape suffixes: T packed tokens, B sequences, M positions, H hidden size, D feat
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,16 @@ from vlprep.pretrain.encoder import Encoder, EncoderConfig
 from vlprep.pretrain.heads import ClassHead, FeatureHead, Pooler, WordHead
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.parts import centre, first_states, initialise, interleave
-from vlprep.pretrain.settings import ModelSettings
+from vlprep.pretrain.settings import RegionModelSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SingleStreamSettings(RegionModelSettings):
+    """UNITER, VideoBERT."""
+
+    kind: Literal["single-stream"] = "single-stream"
+    freeze_centroids: bool = False
+    """Visual token embeddings stay the vocabulary's centroids (VideoBERT)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +60,9 @@ class SingleStreamConfig:
     attention: Backend = "padded"
 
 
-def single_stream_config(settings: ModelSettings, words: TextVocabulary, facts: StoreFacts) -> SingleStreamConfig:
+def single_stream_config(
+    settings: SingleStreamSettings, words: TextVocabulary, facts: StoreFacts
+) -> SingleStreamConfig:
     """The network for a recipe and its stores."""
     return SingleStreamConfig(
         encoder=settings.encoder(),

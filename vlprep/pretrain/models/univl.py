@@ -11,6 +11,7 @@ feature size, H hidden size, W words.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,18 @@ from vlprep.pretrain.models.clip_parts import (
     standardise,
 )
 from vlprep.pretrain.models.parts import dot_products, initialise
-from vlprep.pretrain.settings import ModelSettings
+from vlprep.pretrain.settings import ClipModelSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnivlSettings(ClipModelSettings):
+    kind: Literal["univl"] = "univl"
+    video_layers: int = 6
+    """Of the clips."""
+    cross_layers: int = 2
+    """That look across text and clips; 0 in the first stage."""
+    decoder_layers: int = 3
+    """That write the text; 0 in the first stage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +69,7 @@ class UnivlConfig:
             raise SettingsError("model.cross_layers and model.decoder_layers are both 0 (stage one) or neither is")
 
 
-def univl_config(settings: ModelSettings, words: TextVocabulary, facts: StoreFacts) -> UnivlConfig:
+def univl_config(settings: UnivlSettings, words: TextVocabulary, facts: StoreFacts) -> UnivlConfig:
     """The network for a recipe and its stores."""
     if len(facts.clip_dims) != 1:
         raise SettingsError('model.kind univl reads one store of features: data.features = ["s3d"], for example')

@@ -13,6 +13,7 @@ co-attention, W words or classes, D feature size.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +26,26 @@ from vlprep.pretrain.encoder import EncoderConfig, EncoderLayer, Residual, Widen
 from vlprep.pretrain.heads import Transform, WordHead
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.parts import Streams, centre, first_states, guess_first, initialise
-from vlprep.pretrain.settings import ModelSettings
+from vlprep.pretrain.settings import RegionModelSettings
 
 _PAIR_DROPOUT = 0.1
 """On the product of the pooled streams (1219-1243)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VilbertSettings(RegionModelSettings):
+    kind: Literal["vilbert"] = "vilbert"
+    region_layers: int = 6
+    region_hidden: int = 1024
+    """Sizes of the region stream, …"""
+    region_heads: int = 8
+    """(also of co-attention)"""
+    region_intermediate: int = 1024
+    cross_layers: int = 6
+    cross_hidden: int = 1024
+    """… and of co-attention."""
+    region_outputs: Literal["classes", "features"] = "classes"
+    """What the head says of a region; features for the objective's targets `mse` and `nce`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +72,7 @@ class VilbertConfig:
             raise SettingsError(f"model.cross_hidden={self.cross_hidden} is not divisible by {self.cross_heads} heads")
 
 
-def vilbert_config(settings: ModelSettings, words: TextVocabulary, facts: StoreFacts) -> VilbertConfig:
+def vilbert_config(settings: VilbertSettings, words: TextVocabulary, facts: StoreFacts) -> VilbertConfig:
     """The network for a recipe and its stores."""
     classes = settings.region_outputs == "classes"
     if not facts.region_dim or (classes and not facts.num_classes):

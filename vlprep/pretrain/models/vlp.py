@@ -14,6 +14,7 @@ G box geometry.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,11 +28,16 @@ from vlprep.pretrain.encoder import Encoder, EncoderConfig
 from vlprep.pretrain.heads import Pooler, WordHead
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.parts import centre, initialise, interleave
-from vlprep.pretrain.settings import ModelSettings
+from vlprep.pretrain.settings import RegionModelSettings
 
 TYPES = 6
 """0, 1 both ways; 2 left to right (unused); 4, 5 sequence to sequence: each image, then text."""
 _GEOMETRY = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VlpSettings(RegionModelSettings):
+    kind: Literal["vlp"] = "vlp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +51,7 @@ class VlpConfig:
     attention: Backend = "padded"
 
 
-def vlp_config(settings: ModelSettings, words: TextVocabulary, facts: StoreFacts) -> VlpConfig:
+def vlp_config(settings: VlpSettings, words: TextVocabulary, facts: StoreFacts) -> VlpConfig:
     """The network for a recipe and its stores."""
     if not facts.region_dim or not facts.num_classes:
         raise SettingsError(

@@ -84,9 +84,9 @@ class FrameOrder:
             start, end = video.spans_N2[number].tolist()
             clips = clips_in(video.times_C2[0], start, end)
             begin = found[0][1].start if found else clips.start
-            if clips.stop - begin > self.rule.max_clips:
+            if clips.stop - begin > self.rule.settings.max_clips:
                 if not found:  # one that is longer by itself
-                    return [(number, slice(begin, begin + self.rule.max_clips))]
+                    return [(number, slice(begin, begin + self.rule.settings.max_clips))]
                 break
             found.append((number, clips))
         return found

@@ -32,6 +32,7 @@ from vlprep.pretrain.distributed import gathered
 from vlprep.pretrain.models.howto100m import HowTo100M, PooledClips, TextVectors
 from vlprep.pretrain.models.parts import dot_products
 from vlprep.pretrain.narration import Span, clips_in, widened
+from vlprep.pretrain.settings import ObjectiveSettings
 from vlprep.text.words import VectorTable
 
 
@@ -50,18 +51,28 @@ class _DrawnPairs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RankedPairSettings(ObjectiveSettings):
+    pairs: int = 64
+    """Segments drawn of each video."""
+    max_words: int = 20
+    """Of a text; what is longer is cut."""
+    min_seconds: float = 5.0
+    """Shorter segments are joined with their neighbours until they are as long."""
+    margin: float = 0.1
+    """By how much a pair is to be nearer than what does not belong together."""
+    hard_negatives: float = 0.5
+    """Weight of all other pairs of the same video."""
+    gather: bool = True
+    """Whether the clips of all processes are negatives of each other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RankedPairs:
     """`howto100m`, a `DualObjective`."""
 
     vectors: VectorTable | None
     """Rows are word ids; None only where nothing is collated."""
-    pairs: int = 64
-    max_words: int = 20
-    min_seconds: float = 5.0
-    margin: float = 0.1
-    hard_negatives: float = 0.5
-    """h: share of the weight that pairs of the same video have."""
-    gather: bool = True
+    settings: RankedPairSettings = RankedPairSettings()
     name: str = "howto100m"
 
     def needs(self) -> frozenset[str]:
@@ -71,14 +82,14 @@ class RankedPairs:
         video = sample.video
         assert video is not None  # `needs` has asked for it
         texts, clips = [], []
-        for segment in draw.integers(len(video.texts), size=self.pairs).tolist():
-            joined, span = widened(video.spans_N2, segment, self.min_seconds)
+        for segment in draw.integers(len(video.texts), size=self.settings.pairs).tolist():
+            joined, span = widened(video.spans_N2, segment, self.settings.min_seconds)
             texts.append(self.text(np.concatenate([video.texts[place] for place in joined])))
             clips.append(self.clip(video, span))
         return _DrawnPairs(texts, clips)
 
     def text(self, ids: NDArray[np.int32]) -> NDArray[np.int32]:
-        return ids[: self.max_words]
+        return ids[: self.settings.max_words]
 
     def clip(self, video: NarratedVideo, span: Span) -> NDArray[np.float32]:
         """(D,)."""
@@ -101,7 +112,7 @@ class RankedPairs:
     def collate_texts(self, texts: Sequence[NDArray[np.int32]]) -> TextVectors:
         assert self.vectors is not None
         # a row of padding more than the longest: it takes part in the maximum, how many there are does not matter
-        width = min(self.max_words, 1 + max(map(len, texts)))
+        width = min(self.settings.max_words, 1 + max(map(len, texts)))
         vectors_NWV = np.zeros((len(texts), width, self.vectors.dim), np.float32)
         for row, ids in enumerate(texts):
             vectors_NWV[row, : len(ids)] = self.vectors[ids]
@@ -114,13 +125,14 @@ class RankedPairs:
         targets: PairTargets = batch.targets
         texts_NJ = model.embed_text(targets.texts).float()
         clips_NJ = model.embed_video(targets.clips).float()
-        gather = self.gather and model.training  # validation runs in the first process alone
+        gather = self.settings.gather and model.training  # validation runs in the first process alone
         texts_AJ, own = gathered(texts_NJ) if gather else (texts_NJ, slice(0, len(texts_NJ)))
         clips_AJ = gathered(clips_NJ)[0] if gather else clips_NJ
         to_clips_NA, to_texts_NA = dot_products(texts_NJ, clips_AJ), dot_products(clips_NJ, texts_AJ)
         matching_N = (texts_NJ * clips_NJ).sum(1)
-        weights_NA = pair_weights(len(texts_AJ), self.pairs, self.hard_negatives, texts_NJ.device)[own]
-        total = max_margin(to_clips_NA, to_texts_NA, matching_N, weights_NA, self.margin)
+        settings = self.settings
+        weights_AA = pair_weights(len(texts_AJ), settings.pairs, settings.hard_negatives, texts_NJ.device)
+        total = max_margin(to_clips_NA, to_texts_NA, matching_N, weights_AA[own], settings.margin)
         # a segment that is drawn twice is as near as its double
         correct_N = matching_N >= to_clips_NA.amax(1) - 1e-6
         return Loss(total, {"accuracy": correct_N.sum()})

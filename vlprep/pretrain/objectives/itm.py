@@ -23,6 +23,7 @@ from vlprep.pretrain.models.single_stream import SingleStream
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.objectives.transport import transport_distance
 from vlprep.pretrain.packing import Example, pack
+from vlprep.pretrain.settings import ObjectiveSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,17 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MatchingSettings(ObjectiveSettings):
+    wra: float = 0.0
+    """Weight of the optimal-transport term; 0.1 in every published run (itm_ot_lambda)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTextMatching:
     """`itm`; with `wra` > 0 the alignment term, times this, is added."""
 
     rule: SequenceRule
-    wra: float = 0.0
-    """0.1 in every published run (itm_ot_lambda)."""
+    settings: MatchingSettings = MatchingSettings()
     beta: float = 0.5
     steps: int = 50
     negatives: float = 0.5
@@ -82,11 +88,13 @@ class ImageTextMatching:
         logits_B2 = model.match_logits(model.pooled(states_TH, batch.inputs)).float()
         matching = F.cross_entropy(logits_B2, labels_B, reduction="sum")
         parts = {"accuracy": (logits_B2.argmax(1) == labels_B).sum()}
-        if not self.wra:
+        if not self.settings.wra:
             return Loss(matching, parts)
         distance_B = self.distances(states_TH, batch.inputs)
         alignment = (distance_B * (2 * labels_B - 1)).sum()
-        return Loss(matching + self.wra * alignment, {**parts, "itm": matching.detach(), "wra": alignment.detach()})
+        return Loss(
+            matching + self.settings.wra * alignment, {**parts, "itm": matching.detach(), "wra": alignment.detach()}
+        )
 
     def distances(self, states_TH: Tensor, inputs: Inputs) -> Tensor:
         """(B,) optimal-transport distance between each sequence's text and region states."""

@@ -17,7 +17,7 @@ Shape suffixes: B clips, K candidates a clip, W words (padded), D feature size, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,9 +25,8 @@ import torch
 from numpy.typing import NDArray
 
 from vlprep.pretrain.base import Inputs, Loss, MicroBatch, NarratedVideo, Sample
-from vlprep.pretrain.clip_reader import ClipReader
-from vlprep.pretrain.masking import TextVocabulary
-from vlprep.pretrain.models.milnce import MilNce, ShownClips, TextRows, padding_row
+from vlprep.pretrain.clip_reader import ClipReader, ClipSettings
+from vlprep.pretrain.models.milnce import MilNce, ShownClips, TextRows
 from vlprep.pretrain.narration import Span, clips_in, nearest, stretched
 from vlprep.pretrain.objectives.contrastive import Positives, mil_nce
 from vlprep.pretrain.settings import ObjectiveSettings
@@ -98,32 +97,33 @@ class BagTargets:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MilNceTaskSettings(ObjectiveSettings):
+    candidates: int = 4
+    """Texts that may belong to a clip: 4 in the repository's README, 5 in the paper."""
+    positives: Positives = "once"
+    """How often they count in the loss's denominator: once in the paper, twice in the published code."""
+    gather: bool = True
+    """Whether the clips of all processes are negatives of each other."""
+    max_words: int = 20
+    """Of a text; what is longer is cut."""
+    min_seconds: float = 5.0
+    """To which a shorter segment is stretched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndToEndSettings(MilNceTaskSettings):
+    clips: ClipSettings = field(default_factory=ClipSettings)
+    """How they are decoded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MilNceTask:
     """`milnce`, `milnce-end-to-end`."""
 
     name: str
     showing: Showing
     pad: int
-    candidates: int = 4
-    """4 in the repository's README, 5 in the paper."""
-    positives: Positives = "once"
-    gather: bool = True
-    max_words: int = 20
-    """What is longer is cut."""
-    min_seconds: float = 5.0
-
-    @classmethod
-    def of(cls, name: str, showing: Showing, words: TextVocabulary, settings: ObjectiveSettings) -> MilNceTask:
-        return cls(
-            name=name,
-            showing=showing,
-            pad=padding_row(words),
-            candidates=settings.candidates,
-            positives=settings.positives,
-            gather=settings.gather,
-            max_words=settings.max_words,
-            min_seconds=settings.min_seconds,
-        )
+    settings: MilNceTaskSettings = MilNceTaskSettings()
 
     def needs(self) -> frozenset[str]:
         return frozenset({"words", "video"}) | self.showing.needs()
@@ -133,11 +133,11 @@ class MilNceTask:
         assert video is not None
         segment = int(draw.integers(len(video.texts)))
         start, end = video.spans_N2[segment].tolist()
-        texts = [video.texts[place] for place in nearest(video.spans_N2, segment, self.candidates)]
+        texts = [video.texts[place] for place in nearest(video.spans_N2, segment, self.settings.candidates)]
         return _Bag(
-            rows=self.showing.drawn(video, stretched((start, end), self.min_seconds), draw),
+            rows=self.showing.drawn(video, stretched((start, end), self.settings.min_seconds), draw),
             ids_KW=np.stack([self.text(ids) for ids in texts]),
-            words=sum(min(len(ids), self.max_words) for ids in texts),
+            words=sum(min(len(ids), self.settings.max_words) for ids in texts),
         )
 
     def collate(self, examples: list[_Bag]) -> MicroBatch:
@@ -152,15 +152,15 @@ class MilNceTask:
 
     def loss(self, model: MilNce, batch: MicroBatch) -> Loss:
         clips_BJ = model.embed_video(batch.targets.clips)
-        texts_BKJ = model.embed_text(batch.targets.texts).view(len(clips_BJ), self.candidates, -1)
-        gather = self.gather and model.training  # validation runs in the first process alone
-        found = mil_nce(clips_BJ, texts_BKJ, positives=self.positives, gather=gather)
+        texts_BKJ = model.embed_text(batch.targets.texts).view(len(clips_BJ), self.settings.candidates, -1)
+        gather = self.settings.gather and model.training  # validation runs in the first process alone
+        found = mil_nce(clips_BJ, texts_BKJ, positives=self.settings.positives, gather=gather)
         return Loss(found.loss_B.sum(), {"accuracy": found.correct_B.sum()})
 
     def text(self, ids: NDArray[np.int32]) -> NDArray[np.int64]:
         """(W,) padded. Padding takes part in the tower's maximum, so all texts have the training's length."""
-        padded_W = np.full(self.max_words, self.pad, np.int64)
-        padded_W[: len(ids)] = ids[: self.max_words]
+        padded_W = np.full(self.settings.max_words, self.pad, np.int64)
+        padded_W[: len(ids)] = ids[: self.settings.max_words]
         return padded_W
 
     def clip(self, video: NarratedVideo, span: Span) -> Rows:

@@ -17,7 +17,7 @@ from torch import Tensor
 from vlprep.pretrain.base import Loss, MicroBatch, Sample
 from vlprep.pretrain.masking import Ints, mask_words
 from vlprep.pretrain.models.single_stream import SingleStream
-from vlprep.pretrain.objectives.sequences import SequenceRule
+from vlprep.pretrain.objectives.sequences import SequenceRule, ThinnedSettings
 from vlprep.pretrain.packing import Example, join, pack, text_slots
 
 
@@ -35,12 +35,17 @@ class _MaskedText:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedLanguageSettings(ThinnedSettings):
+    text_only: float = 0.0
+    """Share of the sequences without what is seen (VideoBERT's text regime)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MaskedLanguage:
     """`mlm`, with or without what is seen."""
 
     rule: SequenceRule
-    text_only: float = 0.0
-    """Share of the sequences without what is seen (VideoBERT's text regime)."""
+    settings: MaskedLanguageSettings = MaskedLanguageSettings()
     name: str = "mlm"
 
     def needs(self) -> frozenset[str]:
@@ -49,7 +54,7 @@ class MaskedLanguage:
     def example(self, sample: Sample, draw: np.random.Generator, other: Sample | None = None) -> _MaskedText:
         ids = self.rule.text(sample)
         masked, targets = mask_words(ids, self.rule.words, draw)
-        if draw.random() < self.text_only:
+        if draw.random() < self.settings.text_only:
             sample = replace(sample, regions=None, visual_tokens=None)
         sequence = self.rule.sequence(masked, sample, self.rule.visual(sample, draw))
         return _MaskedText(sequence, targets + 1, ids[targets])  # [CLS] comes first

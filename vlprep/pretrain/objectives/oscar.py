@@ -27,11 +27,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vlprep.errors import SettingsError
 from vlprep.pretrain.base import Inputs, Loss, MicroBatch, Sample
 from vlprep.pretrain.masking import Ints, mask_tokens
-from vlprep.pretrain.models.oscar import Oscar
+from vlprep.pretrain.models.oscar import Oscar, OscarSettings
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.packing import Example, join, pack, text_slots
+from vlprep.pretrain.settings import ModelSettings, ObjectiveSettings
 
 CLEAN, WRONG_TAGS, WRONG_TEXT = range(3)
 
@@ -57,12 +59,21 @@ class _MaskedPair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OscarTaskSettings(ObjectiveSettings):
+    wrong_text: float = 0.25
+    """Share of the sequences with a wrong caption, up to 0.5; 0 in OSCAR, whose loss has two classes."""
+
+    def require_fit(self, model: ModelSettings) -> None:
+        if self.wrong_text and isinstance(model, OscarSettings) and model.contrast_classes == 2:
+            raise SettingsError("objectives.oscar.wrong_text above 0 needs model.contrast_classes = 3")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OscarTasks:
     """`oscar`."""
 
     rule: SequenceRule
-    wrong_text: float = 0.25
-    """Of all sequences."""
+    settings: OscarTaskSettings = OscarTaskSettings()
     most_text: int = 35
     """Pieces of caption and tags together, special ones included."""
     negatives: float = 0.5
@@ -87,7 +98,7 @@ class OscarTasks:
         contrast = self.draw_class(draw)
         caption = self.rule.text(other if contrast == WRONG_TEXT else sample)
         tags = self.tags(other if contrast == WRONG_TAGS else sample, self.most_text - 3 - len(caption))
-        if contrast == WRONG_TAGS and not self.wrong_text and draw.random() < 0.5:
+        if contrast == WRONG_TAGS and not self.settings.wrong_text and draw.random() < 0.5:
             tags = self.rule.text(other)[: max(0, self.most_text - 3 - len(caption))]
         words = self.rule.words
         pieces = np.concatenate([caption, tags])
@@ -109,7 +120,7 @@ class OscarTasks:
         chance = draw.random()
         if chance >= self.negatives:
             return CLEAN
-        return WRONG_TEXT if chance < self.wrong_text else WRONG_TAGS
+        return WRONG_TEXT if chance < self.settings.wrong_text else WRONG_TAGS
 
     def tags(self, sample: Sample, most: int) -> Ints:
         """The pieces of the class names of an image's regions, each name once and whole, at most so many pieces."""

@@ -27,6 +27,7 @@ from vlprep.pretrain.masking import Ints, mask_rows
 from vlprep.pretrain.models.single_stream import SingleStream
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.packing import Example, pack, visual_slots
+from vlprep.pretrain.settings import ObjectiveSettings
 
 Reduction = Literal["element", "region"]
 
@@ -46,12 +47,18 @@ class _MaskedRegions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedRegionSettings(ObjectiveSettings):
+    reduction: Reduction = "element"
+    """The mean is one over elements (UNITER) or over regions (mmf)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _MaskedRegionTask(ABC):
     """What the three tasks share: who is masked, and how examples are packed."""
 
     rule: SequenceRule
     name: str
-    reduction: Reduction = "element"
+    settings: MaskedRegionSettings = MaskedRegionSettings()
 
     def needs(self) -> frozenset[str]:
         return frozenset({"text", "regions"})
@@ -72,7 +79,7 @@ class _MaskedRegionTask(ABC):
             objective=self.name,
             inputs=pack(sequences),
             targets=RegionTargets(slots, values),
-            count=values.numel() if self.reduction == "element" else len(slots),
+            count=values.numel() if self.settings.reduction == "element" else len(slots),
             real_tokens=sum(sequence.length for sequence in sequences),
         )
 
@@ -103,7 +110,7 @@ class RegionClasses(_MaskedRegionTask):
     """`mrc`; always a mean over regions. Needs the detector's classes only, which imported features have too."""
 
     name: str = "mrc"
-    reduction: Reduction = "region"
+    settings: MaskedRegionSettings = MaskedRegionSettings(reduction="region")
 
     def _values(self, regions: RegionSample, rows: Ints) -> np.ndarray:
         return regions.object_ids_R[rows].astype(np.int64)

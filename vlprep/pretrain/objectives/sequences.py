@@ -10,6 +10,15 @@ from numpy.typing import NDArray
 from vlprep.pretrain.base import Sample
 from vlprep.pretrain.masking import Ints, TextVocabulary
 from vlprep.pretrain.packing import Example
+from vlprep.pretrain.settings import ObjectiveSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThinnedSettings(ObjectiveSettings):
+    """Of the objectives that may read visual tokens."""
+
+    thin_up_to: int = 1
+    """Visual tokens are thinned to every n-th, n up to this drawn anew each time (VideoBERT §3.2: 5)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

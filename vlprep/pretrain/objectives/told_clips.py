@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vlprep.errors import SettingsError
 from vlprep.pretrain.base import NarratedVideo
 from vlprep.pretrain.masking import Ints, TextVocabulary
 from vlprep.pretrain.narration import Span, clips_in, widened
 from vlprep.pretrain.packing import Example
-from vlprep.pretrain.settings import ObjectiveSettings
+from vlprep.pretrain.settings import ClipModelSettings, ModelSettings, ObjectiveSettings, TransformerSettings
 
 Features = NDArray[np.float16] | NDArray[np.float32]
 
@@ -33,33 +34,44 @@ class ToldClips:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentSettings(ObjectiveSettings):
+    """Of the objectives that read segments of narration with their clips."""
+
+    max_words: int = 48
+    """Pieces of a text, special ones included; what is longer is cut."""
+    max_clips: int = 64
+    """Clips of a segment, its first."""
+    min_seconds: float = 5.0
+    """Shorter segments are joined with their neighbours until they are as long."""
+
+    def require_fit(self, model: ModelSettings) -> None:
+        if not isinstance(model, TransformerSettings):
+            return
+        if max(self.max_words, self.max_clips) > model.positions:
+            raise SettingsError(
+                f"max_words = {self.max_words} and max_clips = {self.max_clips} need as many model.positions, not"
+                f" {model.positions}"
+            )
+        if isinstance(model, ClipModelSettings) and self.max_words > model.text_places:
+            raise SettingsError(f"max_words = {self.max_words} needs as many model.text_places")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentRule:
     """What of a segment is read."""
 
     words: TextVocabulary
-    max_words: int = 48
-    """Special pieces included."""
-    max_clips: int = 64
-    min_seconds: float = 5.0
-
-    @classmethod
-    def of(cls, words: TextVocabulary, settings: ObjectiveSettings) -> SegmentRule:
-        return cls(
-            words=words,
-            max_words=settings.max_words,
-            max_clips=settings.max_clips,
-            min_seconds=settings.min_seconds,
-        )
+    settings: SegmentSettings = SegmentSettings()
 
     def told(self, video: NarratedVideo, segment: int) -> ToldClips:
         """A segment of the narration, by its number, with the clips of the first feature store."""
-        joined, span = widened(video.spans_N2, segment, self.min_seconds)
+        joined, span = widened(video.spans_N2, segment, self.settings.min_seconds)
         words = np.concatenate([video.texts[part] for part in sorted(joined)]).astype(np.int64)
         return ToldClips(words, self.clips(video, span))
 
     def clips(self, video: NarratedVideo, span: Span) -> Features:
         """(C, D) what is read of the first feature store in a span of seconds."""
-        return video.features_CD[0][clips_in(video.times_C2[0], *span)][: self.max_clips]
+        return video.features_CD[0][clips_in(video.times_C2[0], *span)][: self.settings.max_clips]
 
     def sequence(self, words: Ints, clips_CD: Features | None, masked_C: NDArray[np.bool_] | None = None) -> Example:
         """`words`, cut, with clips."""
@@ -68,7 +80,7 @@ class SegmentRule:
 
     def cut(self, words: Ints) -> Ints:
         """The first words that leave room for [CLS] and [SEP]."""
-        return words[: self.max_words - 2]
+        return words[: self.settings.max_words - 2]
 
 
 def consecutive(segments: int, count: int, draw: np.random.Generator) -> list[int]:

@@ -33,21 +33,39 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlprep.pretrain.base import Inputs, Loss, MicroBatch, NarratedVideo, Sample, TextInput
-from vlprep.pretrain.masking import Ints, mask_rows, mask_tokens
+from vlprep.pretrain.masking import Ints, TextVocabulary, mask_rows, mask_tokens
 from vlprep.pretrain.models.clip_parts import ClipStreams
 from vlprep.pretrain.models.univl import Univl
 from vlprep.pretrain.narration import Span
 from vlprep.pretrain.objectives.contrastive import Contrast, diagonal_nce, feature_scores, middle_mil_nce, nce
-from vlprep.pretrain.objectives.told_clips import SegmentRule, ToldClips, consecutive
+from vlprep.pretrain.objectives.told_clips import SegmentRule, SegmentSettings, ToldClips, consecutive
 from vlprep.pretrain.packing import Example, join, pack, region_rows, text_slots, visual_slots
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnivlRetrievalSettings(SegmentSettings):
+    neighbours: int = 3
+    """Consecutive segments of a video that are drawn together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnivlTaskSettings(UnivlRetrievalSettings):
+    hide_text: float = 0.15
+    """Share of the videos whose narration only the decoder sees."""
+    learn_padding: bool = False
+    """The decoder also learns the padding behind a text, as published."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Dual:
     """What both stages have for retrieval by mean states (`vlprep.pretrain.dual`)."""
 
-    segments: SegmentRule
-    neighbours: int = 3
+    words: TextVocabulary
+    settings: UnivlRetrievalSettings = UnivlRetrievalSettings()
+
+    @property
+    def segments(self) -> SegmentRule:
+        return SegmentRule(words=self.words, settings=self.settings)
 
     def needs(self) -> frozenset[str]:
         return frozenset({"text", "video"})
@@ -72,7 +90,7 @@ class UnivlRetrieval(_Dual):
     name: str = "univl-retrieval"
 
     def example(self, sample: Sample, draw: np.random.Generator, other: Sample | None = None) -> list[Example]:
-        told = drawn_segments(sample, self.segments, self.neighbours, draw)
+        told = drawn_segments(sample, self.segments, self.settings.neighbours, draw)
         return [self.segments.sequence(one.words, one.clips_CD) for one in told]
 
     def collate(self, examples: list[list[Example]]) -> MicroBatch:
@@ -88,7 +106,7 @@ class UnivlRetrieval(_Dual):
     def loss(self, model: Univl, batch: MicroBatch) -> Loss:
         assert batch.inputs.clips is not None
         streams = model.encode(batch.inputs, model.clip_features(batch.inputs.clips))
-        found = _retrieved(model, streams, batch.inputs, self.neighbours)
+        found = _retrieved(model, streams, batch.inputs, self.settings.neighbours)
         return Loss(found.loss_B.sum(), {"accuracy": found.correct_B.sum()})
 
 
@@ -124,13 +142,12 @@ class _MaskedSegment:
 class UnivlTasks(_Dual):
     """`univl`."""
 
-    hide_text: float = 0.15
-    learn_padding: bool = False
+    settings: UnivlTaskSettings = UnivlTaskSettings()
     name: str = "univl"
 
     def example(self, sample: Sample, draw: np.random.Generator, other: Sample | None = None) -> list[_MaskedSegment]:
-        told = drawn_segments(sample, self.segments, self.neighbours, draw)
-        hidden = bool(draw.random() < self.hide_text)
+        told = drawn_segments(sample, self.segments, self.settings.neighbours, draw)
+        hidden = bool(draw.random() < self.settings.hide_text)
         return [self._masked(one, hidden, draw) for one in told]
 
     def _masked(self, told: ToldClips, hidden: bool, draw: np.random.Generator) -> _MaskedSegment:
@@ -138,10 +155,12 @@ class UnivlTasks(_Dual):
         words = self.segments.cut(told.words[:0] if hidden else told.words)
         masked, places = self._mask(words, draw)
         masked_C = mask_rows(len(told.clips_CD), draw, force_one=False)
-        caption = told.words[: self.segments.max_words - 1]
+        caption = told.words[: self.segments.settings.max_words - 1]
         corrupted, _ = self._mask(caption[:-1], draw)
         length = 1 + len(caption)
-        padding = np.full(self.segments.max_words - length if self.learn_padding else 0, vocabulary.pad)
+        padding = np.full(
+            self.segments.settings.max_words - length if self.settings.learn_padding else 0, vocabulary.pad
+        )
         return _MaskedSegment(
             sequence=self.segments.sequence(words, told.clips_CD, masked_C),
             masked_words=masked,
@@ -191,7 +210,7 @@ class UnivlTasks(_Dual):
         assert inputs.text is not None
         assert inputs.clips is not None
         features_CD = model.clip_features(inputs.clips)
-        retrieved = _retrieved(model, model.encode(inputs, features_CD), inputs, self.neighbours)
+        retrieved = _retrieved(model, model.encode(inputs, features_CD), inputs, self.settings.neighbours)
         masked = replace(inputs, text=replace(inputs.text, ids_P=targets.masked_ids_P))
         streams = model.encode(masked, model.clip_features(inputs.clips, hide=True))
         pairs = model.pairs(streams, masked)

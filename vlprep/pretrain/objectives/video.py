@@ -23,7 +23,7 @@ from vlprep.pretrain.masking import Ints, mask_tokens
 from vlprep.pretrain.models.single_stream import SingleStream
 from vlprep.pretrain.objectives.itm import MatchTargets, Pair, match_scores
 from vlprep.pretrain.objectives.mlm import WordTargets
-from vlprep.pretrain.objectives.sequences import SequenceRule
+from vlprep.pretrain.objectives.sequences import SequenceRule, ThinnedSettings
 from vlprep.pretrain.packing import Example, join, pack, visual_slots
 
 
@@ -35,12 +35,17 @@ class _MaskedTokens:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedTokenSettings(ThinnedSettings):
+    video_only: float = 0.5
+    """Share of the sequences that are shown without their narration."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MaskedVisualTokens:
     """`mfm`."""
 
     rule: SequenceRule
-    video_only: float = 0.5
-    """Share of the sequences that are shown without their narration."""
+    settings: MaskedTokenSettings = MaskedTokenSettings()
     name: str = "mfm"
 
     def needs(self) -> frozenset[str]:
@@ -49,7 +54,7 @@ class MaskedVisualTokens:
     def example(self, sample: Sample, draw: np.random.Generator, other: Sample | None = None) -> _MaskedTokens:
         tokens = self.rule.visual(sample, draw)
         assert tokens is not None
-        alone = draw.random() < self.video_only or sample.text_ids is None
+        alone = draw.random() < self.settings.video_only or sample.text_ids is None
         text = np.empty(0, np.int64) if alone else self.rule.text(sample)
         size = self.rule.visual_tokens
         masked, targets = mask_tokens(tokens, draw, mask=size, replacements=range(size))

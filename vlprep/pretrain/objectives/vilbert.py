@@ -40,9 +40,10 @@ from vlprep.errors import SettingsError
 from vlprep.pretrain.base import Inputs, Loss, MicroBatch, RegionSample, Sample
 from vlprep.pretrain.masking import Ints, mask_regions, mask_tokens
 from vlprep.pretrain.models.parts import dot_products
-from vlprep.pretrain.models.vilbert import Vilbert
+from vlprep.pretrain.models.vilbert import Vilbert, VilbertSettings
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.packing import Example, join, pack, region_rows, text_rows
+from vlprep.pretrain.settings import ModelSettings, ObjectiveSettings
 
 _MOST_OVERLAP = 0.4
 _ACROSS, _INSIDE = 178, 76
@@ -74,13 +75,28 @@ class _MaskedPair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VilbertTaskSettings(ObjectiveSettings):
+    leak_protection: bool = True
+    """Hide what overlaps a masked region, as the paper says and its code does not."""
+    only_matched: bool = True
+    """Learn from the masks of matching pairs only (--objective 1)."""
+    target: Literal["kl", "mse", "nce"] = "kl"
+    """What a masked region is to be: its classes' distribution, its feature, or its feature among others'
+    (--visual_target 0, 1, 2).
+    """
+
+    def require_fit(self, model: ModelSettings) -> None:
+        if isinstance(model, VilbertSettings) and (self.target == "kl") != (model.region_outputs == "classes"):
+            wanted = "classes" if self.target == "kl" else "features"
+            raise SettingsError(f'objectives.vilbert.target {self.target} needs model.region_outputs = "{wanted}"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VilbertTasks:
     """`vilbert`."""
 
     rule: SequenceRule
-    leak_protection: bool = True
-    only_matched: bool = True
-    target: Literal["kl", "mse", "nce"] = "kl"
+    settings: VilbertTaskSettings = VilbertTaskSettings()
     negatives: float = 0.5
     name: str = "vilbert"
 
@@ -89,7 +105,7 @@ class VilbertTasks:
         return 1
 
     def needs(self) -> frozenset[str]:
-        return frozenset({"text", "regions", *(("class_probs",) if self.target == "kl" else ())})
+        return frozenset({"text", "regions", *(("class_probs",) if self.settings.target == "kl" else ())})
 
     def example(self, sample: Sample, draw: np.random.Generator, other: Sample | None = None) -> _MaskedPair:
         """`other` is a sample of another image, whose text is used for half of the draws."""
@@ -103,18 +119,18 @@ class VilbertTasks:
         )
         masks = mask_regions(len(regions.features_RD), draw, hidden=0.9)
         near = overlapping(regions.boxes_R4, masks.targets_R)
-        hidden = masks.hidden_R | (near & ~masks.targets_R) if self.leak_protection else masks.hidden_R
+        hidden = masks.hidden_R | (near & ~masks.targets_R) if self.settings.leak_protection else masks.hidden_R
         seen = replace(sample, regions=with_global_region(regions, ~(masks.targets_R | near)))
         sequence = self.rule.sequence(masked, seen, masked_R=np.append(False, hidden))
         rows = np.flatnonzero(masks.targets_R)
-        if mismatch and self.only_matched:
+        if mismatch and self.settings.only_matched:
             targets, rows = targets[:0], rows[:0]
         return _MaskedPair(
             sequence,
             targets + 1,  # [CLS] comes first,
             ids[targets],
             rows + 1,  # and the global region
-            regions.distributions()[rows] if self.target == "kl" else None,
+            regions.distributions()[rows] if self.settings.target == "kl" else None,
             int(not mismatch),
             draw,
         )
@@ -128,7 +144,7 @@ class VilbertTasks:
             region_rows(sequences, [example.rows for example in examples]),
             torch.tensor([example.label for example in examples]),
             distributions_NW=torch.from_numpy(np.concatenate(distributions)) if distributions else None,
-            candidates_NC=_candidates(examples) if self.target == "nce" else None,
+            candidates_NC=_candidates(examples) if self.settings.target == "nce" else None,
         )
         return MicroBatch(
             objective=self.name,

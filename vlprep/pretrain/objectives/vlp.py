@@ -31,6 +31,7 @@ from vlprep.pretrain.models.vlp import Vlp
 from vlprep.pretrain.objectives.mlm import WordTargets
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.packing import Example, ending_slots, join, pack
+from vlprep.pretrain.settings import ObjectiveSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +43,26 @@ class _MaskedCaption:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MaskedCaption:
-    """`vlp`."""
-
-    rule: SequenceRule
+class CaptionSettings(ObjectiveSettings):
     left_to_right: float = 0.75
+    """Share of the captions that are seen from the left only."""
     drop_worst: float = 0.0
-    """Share of the captions."""
-    most: int = 3
-    """Targets of a caption."""
-    name: str = "vlp"
+    """Share of a micro-batch's captions, the worst, that are not learned from."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.drop_worst < 1:
             raise SettingsError(f"objectives.vlp.drop_worst is from 0 to below 1, not {self.drop_worst}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedCaption:
+    """`vlp`."""
+
+    rule: SequenceRule
+    settings: CaptionSettings = CaptionSettings()
+    most: int = 3
+    """Targets of a caption."""
+    name: str = "vlp"
 
     def extra_tokens(self, lengths_S: Ints, seen_S: Ints) -> int:
         """The second [SEP], which the corpus does not count."""
@@ -72,7 +79,9 @@ class MaskedCaption:
         action, others = draw.random(count), draw.integers(words.first_word, words.size, count)
         masked = caption.copy()
         masked[chosen] = np.select([action < 0.8, action < 0.9], [words.mask, others], caption[chosen])
-        sequence = caption_sequence(self.rule, sample, masked, written=bool(draw.random() < self.left_to_right))
+        sequence = caption_sequence(
+            self.rule, sample, masked, written=bool(draw.random() < self.settings.left_to_right)
+        )
         return _MaskedCaption(sequence, chosen + 1, caption[chosen])
 
     def collate(self, examples: list[_MaskedCaption]) -> MicroBatch:
@@ -91,7 +100,7 @@ class MaskedCaption:
         logits_MW = model.word_logits(model.encode(batch.inputs)[targets.slots_M]).float()
         correct = (logits_MW.argmax(1) == targets.ids_M).sum()
         losses_M = F.cross_entropy(logits_MW, targets.ids_M, reduction="none")
-        if self.drop_worst and model.training:
+        if self.settings.drop_worst and model.training:
             return Loss(self._without_worst(losses_M, targets.slots_M, batch.inputs.lengths_B), {"accuracy": correct})
         return Loss(losses_M.sum(), {"accuracy": correct})
 
@@ -101,7 +110,7 @@ class MaskedCaption:
         caption_M = torch.searchsorted(lengths_B.cumsum(0).to(slots_M.device), slots_M, right=True)
         sums_B = losses_M.new_zeros(captions).index_add(0, caption_M, losses_M)
         counts_B = caption_M.bincount(minlength=captions)
-        kept = sums_B.topk(max(1, int(captions * (1 - self.drop_worst))), largest=False)
+        kept = sums_B.topk(max(1, int(captions * (1 - self.settings.drop_worst))), largest=False)
         return kept.values.sum() * len(losses_M) / counts_B[kept.indices].sum()
 
 
