@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pretrain.test_end_to_end import CLIPS, COLOURS, RECIPE, write_colour
 
-from vlprep.errors import SettingsError
+from vlprep.errors import SettingsError, VlprepError
 from vlprep.pretrain.batching import BatchSettings
 from vlprep.pretrain.checkpoint import read_model
 from vlprep.pretrain.objectives.milnce import EndToEndSettings
@@ -76,6 +76,16 @@ def test_segments_of_a_broken_file_are_left_out_of_the_evaluation(howto: Path, t
     assert (found.texts, found.candidates) == (10, 10)
     assert len(found.left_out) == 2
     assert all(broken.name in why for why in found.left_out)
+
+
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_videos_that_are_all_of_no_use_end_the_run_with_one_line(howto: Path, tmp_path: Path, loaders: int) -> None:
+    folder = shutil.copytree(howto, tmp_path / "copy")
+    for path in (folder / "videos").iterdir():
+        path.write_bytes(b"no video")
+    chosen = replace(recipe(), train=replace(recipe().train, loaders=loaders))
+    with pytest.raises(VlprepError, match=r"^not one sample .* is of use; the last: .*colour.*\.mp4: cannot be opened"):
+        pretrain([folder], chosen, out=tmp_path / "run", device="cpu")
 
 
 def test_end_to_end_needs_narration_but_no_store_of_features(tmp_path: Path) -> None:

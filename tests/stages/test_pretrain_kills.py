@@ -136,6 +136,20 @@ def test_a_second_run_in_the_folder_is_refused_and_harms_nothing(dataset, tmp_pa
     assert sum(entry["step"] == STEPS for entry in entries) == 2  # a log entry and a validation
 
 
+def test_a_lost_loader_ends_the_run_with_one_line(dataset, tmp_path) -> None:
+    process = start(dataset, tmp_path / "run", steps=1_000_000)
+    wait_for_step(process, tmp_path / "run", 12)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    assert "Traceback" not in said
+    assert "a process that makes batches was lost" in said
+    [*_, last] = checkpoints(tmp_path / "run" / "checkpoints")
+    assert read_state(last).step >= 10
+
+
 def test_ctrl_c_says_how_to_go_on(dataset, tmp_path) -> None:
     said = interrupted(dataset, tmp_path / "run", 12)
     resume = said.splitlines()[-1].strip()

@@ -26,6 +26,11 @@ VALIDATION_EPOCH = 2**32 - 1
 """The epoch that validation's masks and batches belong to: always the same ones."""
 
 
+_AT_ONCE = 4
+"""Micro-batches that a loader hands over together: to receive anything at all costs the process that trains a
+millisecond, a tenth of a small model's step.
+"""
+
 _ABOUT_CLASS_PROBS = (
     "; class_probs are distributions over all classes, which extract-regions stores with --soft-labels full."
     " mrc needs the most probable class only"
@@ -86,12 +91,17 @@ class StepBatches(Dataset[MicroBatch]):
         return self.streams[objective].micro_batch(group, place)
 
 
-class _Parcels(Dataset[Parcel]):
+class _Parcels(Dataset[Parcel | VlprepError]):
+    """An error is handed over as it is: raised in a loader, torch would put its traceback into the message."""
+
     def __init__(self, batches: StepBatches) -> None:
         self.batches = batches
 
-    def __getitem__(self, key: tuple[int, int]) -> Parcel:
-        return Parcel(self.batches[key])
+    def __getitem__(self, key: tuple[int, int]) -> Parcel | VlprepError:
+        try:
+            return Parcel(self.batches[key])
+        except VlprepError as error:
+            return error
 
 
 class _Keys(Sampler[tuple[int, int]]):
@@ -112,14 +122,21 @@ def load(batches: StepBatches, steps: range, places: range, *, loaders: int, pin
         return (batches[key] for key in keys)
     parcels = DataLoader(
         _Parcels(batches),
-        batch_size=None,
+        batch_size=_AT_ONCE,
+        collate_fn=list,
         sampler=keys,
         num_workers=loaders,
-        prefetch_factor=4,
+        prefetch_factor=2,
         pin_memory=pin,
         worker_init_fn=_one_thread,
     )
-    return (parcel.open() for parcel in parcels)
+    return (_open(parcel) for several in parcels for parcel in several)
+
+
+def _open(parcel: Parcel | VlprepError) -> MicroBatch:
+    if isinstance(parcel, VlprepError):
+        raise parcel
+    return parcel.open()
 
 
 def token_counts(corpus: Mixture, objective: Objective) -> Ints:

@@ -21,6 +21,7 @@ from vlprep.pretrain.corpus import DatasetStores
 from vlprep.pretrain.distributed import World, join_world
 from vlprep.pretrain.embeddings import VisualTokenEmbeddings
 from vlprep.pretrain.masking import TextVocabulary
+from vlprep.pretrain.mishaps import in_words
 from vlprep.pretrain.models.cbt import Cbt
 from vlprep.pretrain.models.config_file import write_model_config
 from vlprep.pretrain.models.kinds import ModelConfig, build_model
@@ -168,7 +169,8 @@ def _train(
             notes=tuple(notes),
         )
     )
-    trainer.run(tell, after_step)
+    with in_words():
+        trainer.run(tell, after_step)
     if log is None:
         return None
     log.close()
