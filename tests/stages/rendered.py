@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from vlprep.cluster.train import TrainSettings
 from vlprep.media.scenes import write_coco_folder
 from vlprep.media.scenes.videos import write_howto_folder
 from vlprep.pretrain.recipe import load_recipe, with_settings
+from vlprep.stages.cluster_video import ClusterSettings, assign_tokens, find_or_train
 from vlprep.stages.extract_regions import RegionSettings, extract_regions
 from vlprep.stages.extract_video import EncoderChoice, VideoSettings, extract_video
 from vlprep.stages.pretrain import PretrainReport, pretrain
@@ -50,9 +52,11 @@ def with_others_captions(scenes: Path, folder: Path) -> Path:
 
 
 def write_moving_scenes(folder: Path, count: int) -> Path:
-    """Moving scenes with clip features, and tokens and words of their narration."""
+    """Moving scenes with clip features and visual tokens, and pieces and words of their narration."""
     write_howto_folder(folder, count)
     extract_video(folder, VideoSettings(encoders=(HALF_SECONDS,)), RunSettings())
+    clusters = ClusterSettings(training=TrainSettings(branching=8, depth=2))
+    assign_tokens(folder, clusters, find_or_train(folder, clusters, RunSettings()), RunSettings())
     _tokenise_anew(folder, ("train:400", "text"), (f"words:train:{WORD_DIM}", "words"))
     return folder
 

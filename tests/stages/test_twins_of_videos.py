@@ -27,22 +27,15 @@ def exchanged(moving: Path) -> Path:
     return with_others_narration(moving, moving.with_name("exchanged"))
 
 
-@pytest.mark.parametrize("recipe", ["howto100m-small", "milnce-small", "univl-stage1-small", "univl-stage2-small"])
+@pytest.mark.parametrize(
+    "recipe",
+    ["howto100m-small", "milnce-small", "milnce-small-end-to-end", "univl-stage1-small", "univl-stage2-small"],
+)
 def test_segments_are_found_by_what_is_said(recipe: str, moving: Path, exchanged: Path) -> None:
     """First at ten times the chance, both ways together; from exchanged narration hardly oftener than by chance."""
     found = evaluate_retrieval(train_twin(recipe, moving).checkpoint, moving)
     assert recall(found, 1) >= 10 * found.text_to_seen.chance[1]
     found = evaluate_retrieval(train_twin(recipe, exchanged).checkpoint, exchanged)
-    assert recall(found, 10) <= 1.5 * found.text_to_seen.chance[10]
-
-
-def test_end_to_end_segments_are_among_the_first(moving: Path, exchanged: Path) -> None:
-    """A video network that begins with nothing, 16 videos a step for two minutes: in the first ten at three times the
-    chance.
-    """
-    found = evaluate_retrieval(train_twin("milnce-small-end-to-end", moving).checkpoint, moving)
-    assert recall(found, 10) >= 3 * found.text_to_seen.chance[10]
-    found = evaluate_retrieval(train_twin("milnce-small-end-to-end", exchanged).checkpoint, exchanged)
     assert recall(found, 10) <= 1.5 * found.text_to_seen.chance[10]
 
 
@@ -60,18 +53,25 @@ def test_the_second_stage_of_univl_learns_its_other_tasks(moving: Path, exchange
 
 
 def test_cbt_tells_videos_by_texts_and_clips_by_clips(moving: Path, exchanged: Path) -> None:
-    """Eight texts a batch find their clips at four times the chance, and among all held-out segments in the first ten
-    at three times; a masked clip, for which no text is needed, is told from the others of the batch, eight segments of
-    12 clips or more.
+    """Eight texts a batch find their clips at four times the chance, and among all held-out segments first at ten
+    times, which takes twice the recipe's steps. (Clips find their texts less well: the loss does not compare texts.) A
+    masked clip, for which no text is needed, is told from the others of the batch, eight segments of 12 clips or more.
     """
-    own, others = (train_twin("cbt-small", folder) for folder in (moving, exchanged))
+    own, others = (train_twin("cbt-small", folder, "train.steps=2400") for folder in (moving, exchanged))
     assert own.figures["cbt/cross accuracy"] >= 4 / 8
     for report in (own, others):
         assert report.figures["cbt/visual"] <= np.log(8 * 12) - 0.15
     found = evaluate_retrieval(own.checkpoint, moving).text_to_seen
-    assert found.recall[10].value >= 3 * found.chance[10]
+    assert found.recall[1].value >= 10 * found.chance[1]
     found = evaluate_retrieval(others.checkpoint, exchanged).text_to_seen
     assert found.recall[10].value <= 1.5 * found.chance[10]
+
+
+def test_videobert_tells_visual_tokens_by_what_is_said(moving: Path, exchanged: Path) -> None:
+    """Masked ones, at three times the share that it tells by another's narration; which exchanged narration is, too."""
+    own, others = (train_twin("videobert-demo", folder).figures for folder in (moving, exchanged))
+    assert own["mfm/accuracy"] >= 3 * own["mfm/accuracy without"]
+    assert others["mfm/accuracy"] <= 1.2 * others["mfm/accuracy without"]
 
 
 def recall(found: RetrievalReport, cut: int) -> float:
