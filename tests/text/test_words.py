@@ -89,3 +89,13 @@ def test_a_large_table_stays_where_it_is_and_may_not_change(word2vec, tmp_path, 
     word2vec.write_text("2 2\nthe 1 2\nPan 3 4\n")
     with pytest.raises(SettingsError, match="no longer the file"):
         open_store_words(tmp_path / "store", made.settings())
+
+
+def test_trained_vectors_share_no_direction() -> None:
+    """Of so few texts word2vec's own would all be nearly the same."""
+    texts = [f"{colour} {shape} moving" for colour in ("red", "green", "blue") for shape in ("square", "ring")]
+    vectors_VD = open_words("words:train:10", lambda: texts * 20).vectors.vectors_VD
+    np.testing.assert_allclose(vectors_VD.mean(0), 0, atol=1e-6)
+    assert np.linalg.norm(vectors_VD, axis=1).min() > 0
+    alone_VD = open_words("words:train:10", lambda: ["red"]).vectors.vectors_VD
+    assert np.linalg.norm(alone_VD) > 0

@@ -158,4 +158,13 @@ def _train(choice: str, dim: int, texts: Iterable[str]) -> WordVectors:
     # one worker and a seed: several would update the vectors in an order that differs from run to run
     model = Word2Vec(sentences, vector_size=dim, min_count=1, sg=1, epochs=_EPOCHS, seed=1, workers=1)
     words = list(model.wv.index_to_key)
-    return WordVectors({word: row for row, word in enumerate(words)}, model.wv.vectors)
+    return WordVectors({word: row for row, word in enumerate(words)}, _centred(model.wv.vectors))
+
+
+def _centred(vectors_VD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Without their mean, and as long as before (Mu and Viswanath 2018, "All-but-the-top"). Of a small corpus all words
+    have nearly the same vector, and what tells them apart is lost in what is common to them.
+    """
+    apart_VD = vectors_VD - vectors_VD.mean(0)
+    length = np.linalg.norm(apart_VD)
+    return apart_VD * (np.linalg.norm(vectors_VD) / length) if length else vectors_VD
