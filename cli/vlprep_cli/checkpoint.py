@@ -42,18 +42,18 @@ def info(run: Path, as_json: bool) -> None:
 
 
 _INPUTS = {
-    "vocabulary": "text pieces",
     "region_dim": "numbers a region",
     "region_classes": "region classes",
     "visual_vocabulary": "visual tokens",
     "clip_dim": "numbers a clip",
 }
-"""Of the settings that a kind of model may have, those that say what goes in and comes out."""
+"""Of the settings that a kind of model may have, those that say what is seen and comes out."""
 
 
 def _facts(found: RunCheckpoint) -> list[tuple[str, str]]:
     sizes, state = found.model.encoder, found.state
-    inputs = {what: getattr(found.model, name, 0) for name, what in _INPUTS.items()}
+    texts = {"text pieces" if sizes else "words": found.model.vocabulary}
+    inputs = texts | {what: getattr(found.model, name, 0) for name, what in _INPUTS.items()}
     skipped = f", {counted(state.skipped, 'step')} skipped" if state.skipped else ""
     return [
         ("run", str(found.run)),
