@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vlprep.engines.base import ItemPoisoned, ItemsDone, PartFinished, WorkerDied, WorkerSpec
+from vlprep.engines.base import ItemPoisoned, ItemsDone, Job, PartFinished, WorkerDied, WorkerSpec
 from vlprep.engines.local import run_parts
+from vlprep.engines.slot import Slot
 from vlprep.errors import VlprepError
 
 HERE = Path(__file__).parent
@@ -209,3 +210,16 @@ def test_a_signal_while_a_worker_is_being_started_ends_the_run_cleanly(tmp_path,
         run(spec(tmp_path))
     _, alive = psutil.wait_procs(set(psutil.Process().children()) - before, timeout=60)
     assert not alive
+
+
+def test_a_worker_that_died_idle_is_nothing_to_wait_on(tmp_path: Path) -> None:
+    slot = Slot("cpu", "cpu", 1, spec(tmp_path))
+    slot.give(Job(0))
+    assert len(slot.handles()) == 2
+    process = slot._process
+    assert process is not None
+    slot.job = None  # as after its last part
+    process.kill()
+    process.join()
+    assert slot.handles() == []
+    slot.stop_by(time.monotonic())

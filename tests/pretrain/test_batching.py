@@ -107,3 +107,16 @@ def test_batches_of_so_many_samples_leave_out_what_is_over():
     seen = {number for group in range(20) for number in made.group(group)[1][0].tolist()}
     assert seen == set(range(10))
     assert made.fill_rate() == 1
+
+
+def test_what_fills_no_batch_is_an_error_and_no_endless_search() -> None:
+    lengths = np.full(3, 5)
+    batches = Batches(lengths, BatchSettings(tokens=100, drop_last=True), seed=0, group_size=1)
+    with pytest.raises(SettingsError, match="do not fill one batch"):
+        batches.group(0)
+
+
+@pytest.mark.parametrize("settings", [{"tokens": 0}, {"samples": -3}, {"multiple": 0}, {"bucket_size": 0}])
+def test_impossible_sizes_are_refused(settings) -> None:
+    with pytest.raises(SettingsError, match="batches"):
+        BatchSettings(**settings)

@@ -72,3 +72,15 @@ def test_products_that_are_compared_are_not_rounded_to_half(dtype: torch.dtype) 
     exact = rows.double() @ rows.double().T
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(found.double(), exact, atol=1e-6, rtol=0)
+
+
+def test_nor_are_their_gradients_where_the_forward_pass_alone_is_cast() -> None:
+    """As `Trainer` does: backward stands outside of autocast."""
+    gradients = []
+    for cast in (True, False):
+        rows = torch.linspace(-1, 1, 6 * 64).reshape(6, 64).sin().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+            loss = diagonal_nce(feature_scores(rows, rows)).loss_B.sum()
+        loss.backward()
+        gradients.append(rows.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)

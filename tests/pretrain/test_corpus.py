@@ -156,3 +156,12 @@ def test_samples_of_a_mixture_are_asked_for_from_their_own_stores(tmp_path, monk
     first = len(corpora[0])
     Mixture(corpora).read_ahead(np.array([first + 4, 3, first]))
     assert asked == {0: [corpora[0].items()[3]], 1: corpora[1].items()[[4, 0]].tolist()}
+
+
+def test_another_item_is_found_where_nearly_all_are_of_one(images) -> None:
+    mixture = Mixture([Corpus(images, CorpusSettings(max_regions=30))])
+    usable = np.array([0] * 1000 + [2])  # two images
+    for seed in range(20):
+        assert mixture.other(0, usable, np.random.default_rng(seed)).key == 2
+    with pytest.raises(SettingsError, match="at least two images"):
+        mixture.other(0, np.array([0, 1]), np.random.default_rng(0))

@@ -201,7 +201,7 @@ def test_masks_have_the_published_shares(golden: Path) -> None:
         features = example.sequence.regions.features_RD
         kept = ~example.masks.replaced_R
         np.testing.assert_array_equal(features[kept], one.regions.features_RD[kept])
-        assert all(row in other.regions.features_RD for row in features[~kept])
+        assert all((row == other.regions.features_RD).all(1).any() for row in features[~kept])
         assert example.sequence.masked_R is example.masks.hidden_R
     words = rules["lxmert_mlm.length10"]["statistics"]
     targets = np.array([len(example.positions) for example in examples])

@@ -51,6 +51,11 @@ def test_the_published_hyperparameters() -> None:
         ("[train]\nprecision = 'fp8'", "one of fp32, bf16, fp16"),
         ("[objectives.mlm]\nshare = 1", "recipe.objectives.mlm: no setting share"),
         ("model = 3", "expected a section"),
+        ("[optimiser]\nbetas = 0.9", "recipe.optimiser.betas: expected a list"),
+        ("[optimiser]\nbetas = [0.9]", "recipe.optimiser.betas: expected 2 values"),
+        ("[train]\nseed = -1", "train.seed is at least 0, not -1"),
+        ("[train]\nvalidation_batches = 0", "train.validation_batches is at least 1, not 0"),
+        ("[batches]\nmultiple = 0", "multiple are at least 1"),
     ],
 )
 def test_mistakes_name_themselves(text: str, complaint: str) -> None:

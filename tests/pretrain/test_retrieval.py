@@ -40,3 +40,9 @@ def test_intervals_hold_the_value_and_shrink_with_queries() -> None:
         assert one.recall[5].low <= one.recall[5].value <= one.recall[5].high
     width = [one.recall[10].high - one.recall[10].low for one in found]
     assert width[1] < width[0] / 2
+
+
+def test_scores_that_are_no_numbers_find_nothing() -> None:
+    right = np.eye(5, dtype=bool)
+    assert ranks(np.full((5, 5), np.nan), right).tolist() == [5] * 5
+    assert ranks(np.where(right, 1.0, np.nan), right).tolist() == [5] * 5

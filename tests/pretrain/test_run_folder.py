@@ -14,7 +14,7 @@ import torch
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.checkpoint import TrainingState, checkpoints, save_checkpoint
-from vlprep.pretrain.run_folder import METRICS_NAME, MetricsLog, hold_run, read_metrics, starting_point
+from vlprep.pretrain.run_folder import METRICS_NAME, MetricsLog, forget_run, hold_run, read_metrics, starting_point
 from vlprep.pretrain.trainer import Logged
 
 HOLD = """
@@ -126,3 +126,30 @@ def test_the_log_survives_a_kill_at_any_byte(tmp_path: Path) -> None:
         again.close()
         assert [entry["step"] for entry in read_metrics(tmp_path)] == [1, 2, 3, 4]
     assert all(json.loads(line) for line in (tmp_path / METRICS_NAME).read_text().splitlines())
+
+
+def test_what_is_no_run_is_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / "checkpoints" / "mine"
+    theirs.mkdir(parents=True)
+    (theirs / "weights.pt").write_bytes(b"theirs")
+    for begin_anew in (True, False):
+        with pytest.raises(SettingsError, match=r"is no run of vlprep pretrain: choose another --out"):
+            forget_run(tmp_path, begin_anew=begin_anew)
+    assert (theirs / "weights.pt").read_bytes() == b"theirs"
+
+
+def test_a_checkpoint_that_has_lost_a_file_is_removed_only_when_asked(tmp_path: Path) -> None:
+    (save(tmp_path, 10) / "training.pt").unlink()
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(SettingsError, match=r"step-00000010 is no whole checkpoint.*--resume never"):
+        forget_run(tmp_path, begin_anew=False)
+    assert (tmp_path / "checkpoints" / "step-00000010" / "model.safetensors").is_file()
+    forget_run(tmp_path, begin_anew=True)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_log_of_a_run_that_saved_nothing_makes_room(tmp_path: Path) -> None:
+    for name in ("model.json", "metrics.jsonl", "recipe.toml"):
+        (tmp_path / name).write_text("")
+    forget_run(tmp_path, begin_anew=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.json"]

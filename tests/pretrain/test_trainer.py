@@ -294,3 +294,32 @@ def test_a_batch_that_comes_twice_in_a_step_is_masked_anew(stores, tmp_path) -> 
     once, again = stream.micro_batch(0, 0), stream.micro_batch(0, first)
     assert torch.equal(once.inputs.lengths_B, again.inputs.lengths_B)
     assert not torch.equal(once.inputs.text.ids_P, again.inputs.text.ids_P)
+
+
+def test_the_backward_pass_is_not_autocast(stores, tmp_path) -> None:
+    trainer = make_trainer(stores, tmp_path, replace(TRAIN, steps=1, precision="bf16", loaders=0))
+    cast: list[bool] = []
+    weight = trainer.model.bert["encoder"].layer[0].attention.self.query.weight
+    weight.register_hook(lambda gradient: cast.append(torch.is_autocast_enabled("cpu")))
+    run(trainer)
+    assert cast
+    assert not any(cast)
+
+
+def test_validation_holds_one_batch_at_a_time(stores, tmp_path, monkeypatch) -> None:
+    trainer = make_trainer(stores, tmp_path, replace(TRAIN, loaders=0), objectives="mrc-kl")
+    module, held = PretrainStep(trainer.model, trainer.module.objectives), []
+    make, seen = Stream.make, []
+    monkeypatch.setattr(Stream, "make", lambda *given: held.append(1) or make(*given))
+    module.register_forward_pre_hook(lambda *given: seen.append(len(held)))
+    validate(module, streams(trainer), 0, torch.device("cpu"), most_batches=3)
+    assert seen[:3] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training.pt"])
+def test_a_damaged_checkpoint_is_named(stores, tmp_path, name: str) -> None:
+    run(make_trainer(stores, tmp_path))
+    last = checkpoints(tmp_path / "checkpoints")[-1]
+    (last / name).write_bytes((last / name).read_bytes()[:100])
+    with pytest.raises(SettingsError, match=rf"{last.name}/{name} is damaged .*: remove"):
+        make_trainer(stores, tmp_path).resume(last)

@@ -120,3 +120,7 @@ def test_a_short_segment_takes_the_neighbours_that_keep_it_shortest():
 
 def test_of_two_neighbours_alike_the_earlier_comes_first():
     assert widened(np.array([[0, 1], [1, 2], [2, 3]], np.float32), 1, 2.0)[0] == [1, 0]
+
+
+def test_without_a_usable_text_there_is_no_sample(stores):
+    assert len(VideoCorpus(stores, CorpusSettings(max_text=0))) == 0

@@ -31,7 +31,9 @@ class Slot:
         self._fault: Fault | None = None
 
     def handles(self) -> list[Connection | int]:
-        """What to wait on."""
+        """What to wait on: not on one that died idle, which would be news for ever."""
+        if self.job is None and not self.alive():
+            return []
         return [handle for handle in (self._connection, self._process and self._process.sentinel) if handle]
 
     def alive(self) -> bool:

@@ -101,13 +101,15 @@ def attend(
     S = T); sequence b of one stream looks at sequence b of the other.
     """
     keys = keys or queries
+    # the flash kernel takes half precision on a GPU alone; validation and evaluation are in float32
+    for_flash = query_TNE.is_cuda and query_TNE.dtype in (torch.float16, torch.bfloat16)
     match queries.backend:
-        case "padded":
-            return _padded(query_TNE, key_SNE, value_SNE, queries, keys, dropout)
         case "jagged":
             return _jagged(query_TNE, key_SNE, value_SNE, queries, keys, dropout)
-        case "varlen":
+        case "varlen" if for_flash:
             return _varlen(query_TNE, key_SNE, value_SNE, queries, keys, dropout)
+        case _:
+            return _padded(query_TNE, key_SNE, value_SNE, queries, keys, dropout)
 
 
 def _padded(

@@ -48,6 +48,10 @@ class BatchSettings:
     """Examples are added this many at a time (8 in UNITER, for tensor cores)."""
     drop_last: bool = False
 
+    def __post_init__(self) -> None:
+        if min(self.tokens, self.bucket_size, self.multiple) < 1 or self.samples < 0:
+            raise SettingsError("batches: tokens, bucket_size and multiple are at least 1, samples at least 0")
+
 
 def token_batches(order_S: Ints, lengths_S: Ints, settings: BatchSettings) -> list[Ints]:
     """Cut samples in this order into batches. `lengths_S` is indexed by sample number.
@@ -130,6 +134,10 @@ class Batches:
         shuffle = np.random.default_rng([self.seed, epoch])
         order = shuffle.permutation(len(self.lengths_S))
         batches = token_batches(order, self.lengths_S, self.settings)
+        if not batches:
+            raise SettingsError(
+                f"{len(order)} sample(s) do not fill one batch: batches.drop_last = false, or a smaller budget"
+            )
         # the last group is filled up with the epoch's first batches: every group has the same size on every rank
         batches += [batches[number % len(batches)] for number in range(-len(batches) % self.group_size)]
         groups = [batches[start : start + self.group_size] for start in range(0, len(batches), self.group_size)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Mapping
@@ -91,12 +92,28 @@ def read_state(checkpoint: Path) -> TrainingState:
 
 
 def read_model(checkpoint: Path) -> dict[str, Tensor]:
-    return load_file(checkpoint / MODEL_NAME)
+    """Raises `SettingsError` where the file is damaged."""
+    try:
+        return load_file(checkpoint / MODEL_NAME)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(checkpoint / MODEL_NAME, error) from error
 
 
 def read_training(checkpoint: Path, device: torch.device) -> dict[str, Any]:
-    training: dict[str, Any] = torch.load(checkpoint / TRAINING_NAME, map_location=device, weights_only=True)
+    """Raises `SettingsError` where the file is damaged."""
+    try:
+        training: dict[str, Any] = torch.load(checkpoint / TRAINING_NAME, map_location=device, weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise _damaged(checkpoint / TRAINING_NAME, error) from error
     return training
+
+
+def _damaged(path: Path, error: Exception) -> SettingsError:
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return SettingsError(
+        f"{path} is damaged ({first}): remove {path.parent}, and the same command goes on from the checkpoint before"
+        " it, or begins anew"
+    )
 
 
 def plain_state(model: nn.Module) -> dict[str, Tensor]:

@@ -229,7 +229,10 @@ class Mixture:
             candidate = int(usable[draw.integers(len(usable))])
             if self._items[candidate] != self._items[number]:
                 return self.sample(candidate)
-        raise SettingsError("matching needs samples of at least two images or videos")
+        others = usable[self._items[usable] != self._items[number]]  # nearly all are of one item, or all of them
+        if not len(others):
+            raise SettingsError("matching needs samples of at least two images or videos")
+        return self.sample(int(others[draw.integers(len(others))]))
 
     def corpus_of(self, numbers: Ints) -> Ints:
         """The place of each sample's corpus among `corpora`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from vlprep.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +39,33 @@ class World:
             dist.barrier()
 
 
+def find_device(text: str, *, local: int = 0, processes: int = 1) -> torch.device:
+    """What `auto`, `cpu`, `cuda` or `cuda:N` means for the process of this number on its machine.
+
+    `auto` is a GPU where there is one; of several processes each takes its own. Raises `SettingsError` for anything
+    else, and for a GPU that is not there.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise SettingsError(f"--device {text}: write auto, cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if text == "cpu" or (text == "auto" and not count):
+        return torch.device("cpu")
+    if not count:
+        raise SettingsError(f"--device {text}: torch finds no CUDA device here; check nvidia-smi, or use --device cpu")
+    if ":" in text and processes > 1:
+        raise SettingsError(f"--device {text}: of several processes each takes its own GPU, by --device cuda")
+    number = int(text.partition(":")[2] or local)
+    if number >= count:
+        raise SettingsError(f"--device {text}: there is no cuda:{number}; torch sees {count}, counted from 0")
+    return torch.device("cuda", number)
+
+
 @contextmanager
 def join_world(device: str = "auto") -> Iterator[World]:
     """Join the processes of a torchrun (gloo on CPUs, NCCL on GPUs), or be alone; leave at the end."""
-    on_gpu = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    chosen = torch.device("cuda", local) if on_gpu and ":" not in device else torch.device(device if on_gpu else "cpu")
+    chosen = find_device(device, local=int(os.environ.get("LOCAL_RANK", "0")), processes=size)
+    on_gpu = chosen.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(chosen)
     if size == 1:

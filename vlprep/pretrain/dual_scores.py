@@ -19,6 +19,8 @@ from vlprep.pretrain.dual import DualEncoder, DualObjective
 from vlprep.pretrain.narration import Span
 
 _AT_ONCE = 256
+_DECODED_AT_ONCE = 8
+"""Segments that go through a video network together: of MIL-NCE's four windows, 2 GB in its first convolution."""
 
 
 @torch.inference_mode()
@@ -49,8 +51,9 @@ def embed_clips(
             except ItemError as error:
                 left_out[place] = error
 
+    size = _DECODED_AT_ONCE if "frames" in objective.needs() else _AT_ONCE
     found = [
-        model.embed_video(to_device(objective.collate_clips(batch), device)) for batch in _batched(examples(), _AT_ONCE)
+        model.embed_video(to_device(objective.collate_clips(batch), device)) for batch in _batched(examples(), size)
     ]
     if not found:
         raise VlprepError(f"not one of {len(clips)} clips is of use; the last: {left_out[len(clips) - 1]}")

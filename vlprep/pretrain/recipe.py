@@ -137,11 +137,13 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         if value not in arguments:
             raise SettingsError(f"{where}: one of {', '.join(arguments)}, not {value!r}")
         return value
-    if origin is tuple and arguments[-1] is Ellipsis:
+    if origin is tuple:
         if not isinstance(value, list | tuple):
             raise SettingsError(f"{where}: expected a list, not {value!r}")
-        return tuple(_typed(arguments[0], entry, where) for entry in value)
-    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            return tuple(_typed(arguments[0], entry, where) for entry in value)
+        if len(value) != len(arguments):
+            raise SettingsError(f"{where}: expected {len(arguments)} values, not {value!r}")
         return tuple(_typed(entry, one, where) for entry, one in zip(arguments, value, strict=True))
     if origin is not None:  # Mapping[str, X]
         return {key: _typed(arguments[1], entry, f"{where}.{key}") for key, entry in value.items()}

@@ -42,7 +42,8 @@ class Retrieval:
 def ranks(scores_QC: NDArray[np.floating], right_QC: NDArray[np.bool_]) -> NDArray[np.int64]:
     """(Q,) rank of each query's best right candidate, from 1. Every query has a right one."""
     best_Q1 = np.where(right_QC, scores_QC, -np.inf).max(1, keepdims=True)
-    ranks_Q: NDArray[np.int64] = 1 + ((scores_QC >= best_Q1) & ~right_QC).sum(1)
+    # not `>=`: what is not a number counts as higher, too
+    ranks_Q: NDArray[np.int64] = 1 + (~(scores_QC < best_Q1) & ~right_QC).sum(1)
     return ranks_Q
 
 

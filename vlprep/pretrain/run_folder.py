@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from typing import Any
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.checkpoint import checkpoints, read_state, remove_torn
+from vlprep.pretrain.models.config_file import CONFIG_NAME
 from vlprep.pretrain.recipe import Recipe, load_recipe, to_table
 from vlprep.pretrain.trainer import Logged
 from vlprep.pretrain.validate import Validated
@@ -70,6 +72,29 @@ def starting_point(folder: Path, resume: str) -> Path | None:
             " --out FOLDER, or remove them"
         )
     return start
+
+
+def forget_run(folder: Path, *, begin_anew: bool) -> None:
+    """Remove what an earlier run has left: its checkpoints only if it is to be begun anew, else the log of one that had
+    none yet.
+
+    Raises `SettingsError` where that is not this program's, or where checkpoints have lost a file.
+    """
+    left = [folder / name for name in ("checkpoints", "tensorboard", METRICS_NAME, RECIPE_NAME)]
+    left = [path for path in left if path.exists()]
+    if left and not (folder / CONFIG_NAME).is_file():
+        raise SettingsError(f"{folder} holds {left[0].name} and is no run of vlprep pretrain: choose another --out")
+    saved = sorted((folder / "checkpoints").glob("*"))
+    if saved and not begin_anew:
+        raise SettingsError(
+            f"{saved[-1]} is no whole checkpoint, and there is none to go on from: --resume never begins anew and"
+            " removes it, --out FOLDER begins elsewhere"
+        )
+    for path in left:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def open_run(folder: Path, recipe: Recipe) -> None:

@@ -141,7 +141,10 @@ class TrainSettings:
     """Steps in a row with a loss or gradient that is not finite, after which the run stops."""
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.accumulate, self.log_every, self.save_every, self.keep) < 1:
-            raise SettingsError("steps, accumulate, log_every, save_every and keep are at least 1")
+        one = ("steps", "accumulate", "log_every", "save_every", "keep", "validation_batches", "bad_steps")
+        if low := [name for name in one if getattr(self, name) < 1]:
+            raise SettingsError(f"train.{low[0]} is at least 1, not {getattr(self, low[0])}")
+        if low := [name for name in ("seed", "loaders", "validate_every") if getattr(self, name) < 0]:
+            raise SettingsError(f"train.{low[0]} is at least 0, not {getattr(self, low[0])}")
         if not 0 <= self.validation_share < 1:
             raise SettingsError(f"validation_share is from 0 to below 1, not {self.validation_share}")

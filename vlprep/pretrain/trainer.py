@@ -205,10 +205,12 @@ class Trainer:
             _seed(
                 self.world.device, int(np.random.SeedSequence([self.settings.seed, step, place]).generate_state(1)[0])
             )
-            with self._no_sync(last=number == len(group) - 1), self._autocast():
-                loss: Loss = self.module(batch)
-                mean = loss.mean(counts)
-                # DistributedDataParallel takes the mean over processes; the sum is wanted
+            with self._no_sync(last=number == len(group) - 1):
+                with self._autocast():
+                    loss: Loss = self.module(batch)
+                    mean = loss.mean(counts)
+                # outside of autocast, which would cast what the forward pass kept in float32;
+                # DistributedDataParallel takes the mean over processes, where the sum is wanted
                 torch.autograd.backward(self.scaler.scale(mean * self.world.size))
             interval.add(batch.objective, mean, loss)
         interval.add_counts(group[0].objective, counts, loss)

@@ -5,7 +5,8 @@ The second figure is the one to compare with: where the model does as well with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +21,8 @@ from vlprep.pretrain.trainer import PretrainStep
 
 WORD_OBJECTIVES = ("mlm", "vlp")
 """Objectives whose targets are words, so that it is the image that is exchanged."""
+WITH_MASKED_WORDS = ("lxmert", "oscar", "univl", "vilbert")
+"""Those that train them among other tasks, as their term `mlm`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +43,10 @@ def validate(
     with torch.no_grad():
         for name, stream in streams.items():
             batches = _fixed_batches(stream, most_batches)
-            figures |= _figures(module, name, [stream.make(batch, VALIDATION_EPOCH) for batch in batches], device)
+            figures |= _figures(module, name, (stream.make(batch, VALIDATION_EPOCH) for batch in batches), device)
             # contrastive objectives compare with others by themselves
             if not pairs(stream.objective) and "video" not in stream.objective.needs():
-                blind = [_with_others_view(stream, batch) for batch in batches]
+                blind = (_with_others_view(stream, batch) for batch in batches)
                 without = _figures(module, name, blind, device)
                 figures |= {f"{key} without": value for key, value in without.items()}
     return Validated(step=step, figures=figures)
@@ -87,21 +90,26 @@ def _swapped(sample: Sample, other: Sample, objective: str) -> Sample:
     return replace(sample, text_ids=other.text_ids)
 
 
-def _figures(module: PretrainStep, name: str, batches: list[MicroBatch], device: torch.device) -> dict[str, float]:
-    counts = {term: sum(batch.counts[term] for batch in batches) for term in batches[0].counts}
-    figures: dict[str, float] = {}
+def _figures(module: PretrainStep, name: str, batches: Iterable[MicroBatch], device: torch.device) -> dict[str, float]:
+    """Batches come one by one: all of them may be more than fits into memory."""
+    sums: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    terms: set[str] = set()
     scores, labels = [], []
     for batch in batches:
         moved = to_device(batch, device)
         loss: Loss = module(moved)
-        shares = {part: value / count_of(part, counts) for part, value in (loss.terms | loss.parts).items()}
-        for key, value in {"loss": loss.mean(counts), **shares}.items():
-            figures[f"{name}/{key}"] = figures.get(f"{name}/{key}", 0.0) + float(value)
+        terms |= loss.terms.keys()
+        counts.update(batch.counts)
+        sums.update({part: float(value) for part, value in {"": loss.sum, **loss.terms, **loss.parts}.items()})
         scorer = getattr(module.objectives[name], "scores", None)
         labels_B = getattr(batch.targets, "labels_B", None)  # CBT's batches have no wrong pairs of their own
         if scorer is not None and labels_B is not None:
             scores.append(scorer(module.model, moved.inputs).double().cpu().numpy())
             labels.append(labels_B.numpy())
+    means = {part: value / count_of(part, counts) for part, value in sums.items()}
+    figures = {"loss": sum(means[term] for term in ("", *sorted(terms)))}
+    figures |= {part: value for part, value in means.items() if part}
     if scores:
-        figures[f"{name}/auc"] = auc(np.concatenate(scores), np.concatenate(labels))
-    return figures
+        figures["auc"] = auc(np.concatenate(scores), np.concatenate(labels))
+    return {f"{name}/{key}": value for key, value in figures.items()}

@@ -60,7 +60,7 @@ class VideoCorpus:
         items, firsts = np.unique(videos[texts], return_index=True)
         placed: list[tuple[Ints, NDArray[np.float32]]] = []
         sampled: list[int] = []
-        for item, of_video in zip(items.tolist(), np.split(texts, firsts[1:]), strict=True):
+        for item, of_video in zip(items.tolist(), np.split(texts, firsts)[1:], strict=True):
             times = [store[int(row)]["times"] for store, row in zip(self.features, rows_FI[:, item], strict=True)]
             length = min((float(times_C2[-1, 1]) for times_C2 in times if len(times_C2)), default=0.0)
             spans_N2 = np.stack([np.nan_to_num(starts[of_video]), np.nan_to_num(ends[of_video], nan=length)], axis=1)

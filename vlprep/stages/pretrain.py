@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -31,9 +30,8 @@ from vlprep.pretrain.models.univl import Univl
 from vlprep.pretrain.recipe import Recipe
 from vlprep.pretrain.run_data import write_run_data
 from vlprep.pretrain.run_folder import (
-    METRICS_NAME,
-    RECIPE_NAME,
     MetricsLog,
+    forget_run,
     hold_run,
     open_run,
     read_metrics,
@@ -44,6 +42,7 @@ from vlprep.pretrain.setup import Prepared, mean_region, model_config, open_corp
 from vlprep.pretrain.trainer import Logged, PretrainStep, Saved, Trainer
 from vlprep.pretrain.validate import Validated, validate
 from vlprep.report.curves import draw_curves
+from vlprep.shards.atomic import clear_errors
 from vlprep.stages.pretrain_data import data_facts, find_stores, read_vocabulary, run_data, text_vocabulary
 
 
@@ -125,11 +124,12 @@ def _train(
     prepared = prepare(recipe, corpora, words, facts, world.size)
     start = starting_point(folder, resume)
     if world.is_first:
-        if start is None:
-            _forget(folder)
-        open_run(folder, recipe)
-        write_model_config(folder, config)
-        write_run_data(folder, run_data(datasets, stores))
+        with clear_errors(folder):
+            if start is None:
+                forget_run(folder, begin_anew=resume == "never")
+            write_model_config(folder, config)
+            open_run(folder, recipe)
+            write_run_data(folder, run_data(datasets, stores))
     world.wait()
     model = _build_model(config, recipe, vocabulary, words)
     _fit_to_features(model, recipe.model, prepared, facts)
@@ -137,7 +137,8 @@ def _train(
     trainer = Trainer(model, prepared.objectives, prepared.batches, recipe.train, recipe.optimiser, world, folder)
     if start is not None:
         trainer.resume(start)
-    log = MetricsLog(folder, trainer.state.step) if world.is_first else None
+    with clear_errors(folder):
+        log = MetricsLog(folder, trainer.state.step) if world.is_first else None
 
     def tell(event: PretrainEvent) -> None:
         if log is not None and isinstance(event, Logged | Validated):
@@ -183,14 +184,6 @@ def _train(
         curves=draw_curves(metrics, folder / "curves.png"),
         figures=next((entry["figures"] for entry in reversed(metrics) if entry["kind"] == "validation"), {}),
     )
-
-
-def _forget(folder: Path) -> None:
-    """Remove an earlier run's checkpoints and log, which --resume never has given up."""
-    for name in ("checkpoints", "tensorboard"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (METRICS_NAME, RECIPE_NAME):
-        (folder / name).unlink(missing_ok=True)
 
 
 def _build_model(

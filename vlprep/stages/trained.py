@@ -16,6 +16,7 @@ from vlprep.pretrain.base import Objective
 from vlprep.pretrain.batching import Ints
 from vlprep.pretrain.checkpoint import read_model
 from vlprep.pretrain.corpus import Mixture, SampleSource
+from vlprep.pretrain.distributed import find_device
 from vlprep.pretrain.dual import DualEncoder
 from vlprep.pretrain.models.kinds import ModelConfig, build_model
 from vlprep.pretrain.objectives.catalogue import make_objectives
@@ -62,6 +63,7 @@ def open_trained(checkpoint: Path, dataset: Path, *, device: str = "cpu", everyt
     Raises `SettingsError` where there is no checkpoint, a store is missing, or the stores are not like those that the
     model was trained on: another tokenizer, vocabulary, or size of features.
     """
+    target = find_device(device)
     found = open_checkpoint(checkpoint)
     recipe = load_recipe(str(found.run / RECIPE_NAME))
     trained_on = read_run_data(found.run)
@@ -102,8 +104,8 @@ def open_trained(checkpoint: Path, dataset: Path, *, device: str = "cpu", everyt
     return Trained(
         found=found,
         recipe=recipe,
-        model=model.to(device).eval(),
-        device=torch.device(device),
+        model=model.to(target).eval(),
+        device=target,
         corpus=corpus,
         samples=samples,
         seen_in_training=own,

@@ -8,6 +8,7 @@ from pathlib import Path
 from vlprep.errors import SettingsError
 from vlprep.pretrain.models.kinds import KINDS, ModelConfig, kind_of
 from vlprep.pretrain.recipe import from_table, to_table
+from vlprep.shards.atomic import write_file
 
 CONFIG_NAME = "model.json"
 
@@ -15,7 +16,7 @@ CONFIG_NAME = "model.json"
 def write_model_config(folder: Path, config: ModelConfig) -> Path:
     """Write `model.json` into a run's folder."""
     path = folder / CONFIG_NAME
-    path.write_text(json.dumps({"kind": kind_of(config), **to_table(config)}, indent=2) + "\n", "utf-8")
+    write_file(path, (json.dumps({"kind": kind_of(config), **to_table(config)}, indent=2) + "\n").encode())
     return path
 
 
