@@ -12,10 +12,8 @@ distribution and no background. So `mlm`, `itm`, `mrfr` and `mrc` can be trained
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,9 +29,8 @@ from vlprep.errors import ItemError
 from vlprep.interop.lxmert_tsv import ImageRegions, Line, feature_size, index_file, read_row
 from vlprep.shards import Store, StoreSettings
 from vlprep.shards.schema import StoreType, regions_schema
-from vlprep.stages.flow import Stopwatch
 from vlprep.stages.run import OnStageEvent, RunSettings, Stage, StageReport, run_stage
-from vlprep.stages.sink import Sink
+from vlprep.stages.sink import OneStore, Sink, do_part
 
 log = logging.getLogger(__name__)
 
@@ -151,26 +148,22 @@ class ImportWorker:
 
     def run(self, job: Job, beat: Beat) -> PartDone:
         """Import the rows of the part and commit it."""
-        began, watch = time.monotonic(), Stopwatch()
-        items = [item for item in self._store.part_items(job.part) if job.only is None or item in job.only]
-        with ExitStack() as stack:
-            file = stack.enter_context(self._file.open("rb"))
-            writers = {"regions": stack.enter_context(self._store.write_part(job.part))} if job.only is None else {}
-            sink = Sink(writers, beat, watch)
-            for item in items:
-                beat.begin(item)
-                try:
-                    with watch.time("decode"):
-                        row = self._row(file, item, job.poison)
-                except ItemError as error:
-                    sink.fail(item, error)
-                else:
-                    sink.add(item, {"regions": row})
-        return PartDone(job.part, sink.rows, sink.failures, time.monotonic() - began, watch.seconds)
 
-    def _row(self, file: BinaryIO, item: str, poison: Mapping[str, str]) -> dict[str, Any]:
-        if item in poison:
-            raise ItemError(poison[item])
+        def work(items: Sequence[str], sink: Sink) -> None:
+            with self._file.open("rb") as file:
+                for item in items:
+                    beat.begin(item)
+                    try:
+                        with sink.watch.time("decode"):
+                            row = self._row(file, item)
+                    except ItemError as error:
+                        sink.fail(item, error)
+                    else:
+                        sink.add(item, {"regions": row})
+
+        return do_part(OneStore("regions", self._store), job, beat, work)
+
+    def _row(self, file: BinaryIO, item: str) -> dict[str, Any]:
         if item not in self._rows:
             raise ItemError(f"{self._file}: its row was planned, but the image is called otherwise now")
         planned = self._rows[item]

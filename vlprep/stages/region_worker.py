@@ -6,10 +6,8 @@ writer. All queues are bounded, and every order is that of the plan, so that a p
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,11 +22,11 @@ from vlprep.detect.selection import rule_named, select
 from vlprep.engines.base import Beat, Job, PartDone
 from vlprep.errors import ItemError
 from vlprep.media.image import read_image
-from vlprep.shards import ErrorInfo, Store
+from vlprep.shards import Store
 from vlprep.stages.extract_regions import RegionSettings, box_limits, load_detector, soft_labels
 from vlprep.stages.flow import Behind, Stopwatch, ahead, alike
 from vlprep.stages.region_rows import by_confidence, region_row
-from vlprep.stages.sink import Sink
+from vlprep.stages.sink import OneStore, Sink, do_part
 
 _BATCH = {"cpu": 4, "cuda": 8}
 _BATCHES_LOOKED_AT = 4
@@ -77,20 +75,10 @@ class RegionWorker:
 
     def run(self, job: Job, beat: Beat) -> PartDone:
         """Do the pictures of the part and commit it."""
-        began = time.monotonic()
-        watch = Stopwatch()
-        items = [item for item in self._store.part_items(job.part) if job.only is None or item in job.only]
-        with ExitStack() as stack:
-            writer = stack.enter_context(self._store.write_part(job.part)) if job.only is None else None
-            sink = Sink({_STORE: writer} if writer else {}, beat, watch)
-            for item, what in job.poison.items():
-                sink.fail(item, ErrorInfo("WorkerDied", what))
-            self._extract([item for item in items if item not in job.poison], sink, beat, watch)
-            if writer is not None:
-                writer.stats = watch.seconds
-        return PartDone(job.part, sink.rows, sink.failures, time.monotonic() - began, watch.seconds)
+        return do_part(OneStore(_STORE, self._store), job, beat, partial(self._extract, beat))
 
-    def _extract(self, items: Sequence[str], sink: Sink, beat: Beat, watch: Stopwatch) -> None:
+    def _extract(self, beat: Beat, items: Sequence[str], sink: Sink) -> None:
+        watch = sink.watch
         with Behind(_ROWS_BEHIND) as behind:
             readable = self._readable(
                 items, beat, watch, lambda item, error: behind.do(partial(sink.fail, item, error))

@@ -5,9 +5,7 @@ Shape suffixes: N vectors of a block.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +14,9 @@ from vlprep.cluster.assign import Assigner, AssignRule
 from vlprep.cluster.vocabulary import Vocabulary
 from vlprep.engines.base import Beat, Job, PartDone
 from vlprep.errors import ItemError
-from vlprep.shards import ErrorInfo, Row, Store, StoreReader
+from vlprep.shards import Row, Store, StoreReader
 from vlprep.stages.flow import Stopwatch
-from vlprep.stages.sink import Sink
+from vlprep.stages.sink import OneStore, Sink, do_part
 
 _STORE = "tokens"
 _BLOCK = 8192
@@ -38,19 +36,12 @@ class TokenWorker:
 
     def run(self, job: Job, beat: Beat) -> PartDone:
         """Do the videos of the part and commit it."""
-        began = time.monotonic()
-        watch = Stopwatch()
-        items = [item for item in self._store.part_items(job.part) if job.only is None or item in job.only]
-        with ExitStack() as stack:
-            writer = stack.enter_context(self._store.write_part(job.part)) if job.only is None else None
-            sink = Sink({_STORE: writer} if writer else {}, beat, watch)
-            for item, what in job.poison.items():
-                sink.fail(item, ErrorInfo("WorkerDied", what))
-            for block in self._blocks([item for item in items if item not in job.poison], sink):
-                self._assign(block, sink, beat, watch)
-            if writer is not None:
-                writer.stats = watch.seconds
-        return PartDone(job.part, sink.rows, sink.failures, time.monotonic() - began, watch.seconds)
+
+        def work(items: Sequence[str], sink: Sink) -> None:
+            for block in self._blocks(items, sink):
+                self._assign(block, sink, beat, sink.watch)
+
+        return do_part(OneStore(_STORE, self._store), job, beat, work)
 
     def _blocks(self, items: Sequence[str], sink: Sink) -> Iterator[list[Row]]:
         block: list[Row] = []

@@ -9,9 +9,8 @@ Shape suffixes: N clips of a batch, T clips of a video, D feature size.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +26,9 @@ from vlprep.errors import ItemError
 from vlprep.media.video import DecodeSummary, Frame, FrameStream, VideoInfo
 from vlprep.media.video.pool import DecoderPool
 from vlprep.media.video.process import Word
-from vlprep.shards import ErrorInfo
 from vlprep.stages.extract_video import VideoSettings, load_encoder
 from vlprep.stages.flow import Stopwatch
-from vlprep.stages.sink import Row, Sink
+from vlprep.stages.sink import Row, Sink, do_part
 from vlprep.stages.store_group import StoreGroup
 
 _BATCH_PIXELS = {"cpu": 4 << 20, "cuda": 32 << 20}
@@ -74,20 +72,13 @@ class VideoWorker:
 
     def run(self, job: Job, beat: Beat) -> PartDone:
         """Do the videos of the part for all stores that miss it, and commit it there."""
-        began = time.monotonic()
-        watch = Stopwatch()
-        items = [item for item in self._store.part_items(job.part) if job.only is None or item in job.only]
-        with ExitStack() as stack:
-            writers = stack.enter_context(self._store.write_part(job.part)) if job.only is None else {}
-            sink = Sink(writers, beat, watch)
-            for item, what in job.poison.items():
-                sink.fail(item, ErrorInfo("WorkerDied", what))
-            encoders = {name: self._encoders[name] for name in writers or self._encoders}
-            videos = [self._video(item, encoders) for item in items if item not in job.poison]
-            _Pass(videos, encoders, self._batch_pixels, sink, beat, watch).run(self.decoders)
-            for writer in writers.values():
-                writer.stats = watch.seconds
-        return PartDone(job.part, sink.rows, sink.failures, time.monotonic() - began, watch.seconds)
+
+        def work(items: Sequence[str], sink: Sink) -> None:
+            encoders = {name: self._encoders[name] for name in sink.stores or self._encoders}
+            videos = [self._video(item, encoders) for item in items]
+            _Pass(videos, encoders, self._batch_pixels, sink, beat, sink.watch).run(self.decoders)
+
+        return do_part(self._store, job, beat, work)
 
     def _video(self, item: str, encoders: Mapping[str, ClipEncoder]) -> _Video:
         path = self._odd_paths.get(item, self._dataset / item)
