@@ -95,6 +95,32 @@ def mlm(checkpoint: Path, dataset: Path, device: str, as_json: bool) -> None:
     _evaluate(checkpoint, dataset, "mlm", device, as_json)
 
 
+@evaluate.command()
+@_checkpoint
+@_dataset
+@click.option("--most", default=10, show_default=True, type=click.IntRange(1), help="Images at most.")
+@click.option("--beams", default=3, show_default=True, type=click.IntRange(1), help="Captions that are followed.")
+@click.option("--seed", default=0, help="Which images.")
+@_device
+@json_option
+@common_options
+def captions(checkpoint: Path, dataset: Path, most: int, beams: int, seed: int, device: str, as_json: bool) -> None:
+    """What a model that writes (vlp) says of images, by beam search, beside their own captions: a look, no measure."""
+    from vlprep.stages.caption import caption as stage
+
+    report = stage(checkpoint, dataset, most=most, beams=beams, seed=seed, device=device)
+    if as_json:
+        print_json(report)
+        return
+    which = "held-out " if report.held_out else ""
+    click.echo(f"{counted(len(report.images), which + 'image')}, {report.checkpoint.name}")
+    for image in report.images:
+        click.echo(f"\n{image.image}")
+        click.echo(f"  written  {image.written[0] or '(nothing)'}")
+        for told in image.told:
+            click.echo(f"  told     {told}")
+
+
 def _evaluate(checkpoint: Path, dataset: Path, task: Task, device: str, as_json: bool) -> None:
     from vlprep.stages.evaluate import evaluate as stage
 

@@ -14,6 +14,7 @@ from stages.test_pretrain import SHRINK, give_tokenizer
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.recipe import load_recipe, with_objectives, with_settings
+from vlprep.stages.caption import caption
 from vlprep.stages.evaluate import evaluate, evaluate_retrieval
 from vlprep.stages.pretrain import pretrain
 from vlprep.stages.trained import open_trained
@@ -123,3 +124,24 @@ def test_commands(run: Path, images: Path) -> None:
     assert "held out" in shown.output
     document = json.loads(runner.invoke(cli, ["evaluate", "match", str(run), str(images), "--json"]).stdout)
     assert 0 <= document["figures"]["itm/auc"] <= 1
+
+
+def test_captions_of_held_out_images(images: Path, tmp_path: Path) -> None:
+    recipe = with_settings(load_recipe("vlp-small"), [*SHRINK, "train.steps=1", "train.save_every=1"])
+    pretrain([images], recipe, out=tmp_path / "run", device="cpu")
+    report = caption(tmp_path / "run", images, most=3, beams=2)
+    assert report.held_out
+    assert len({image.image for image in report.images}) == len(report.images) == 3
+    for image in report.images:
+        assert len(image.written) == len(image.log_probabilities) == 2
+        assert image.told
+    assert caption(tmp_path / "run", images, most=3, beams=2) == report
+    shown = CliRunner().invoke(cli, ["evaluate", "captions", str(tmp_path / "run"), str(images), "--most", "2"])
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.startswith("2 held-out images")
+    assert f"  told     {report.images[0].told[0]}" in shown.output
+
+
+def test_a_model_that_does_not_write_says_so(run: Path, images: Path) -> None:
+    with pytest.raises(SettingsError, match="does not write: vlp does"):
+        caption(run, images)

@@ -211,8 +211,13 @@ class Mixture:
 
     def sample(self, number: int) -> Sample:
         """One sample, its key numbered through."""
+        corpus, own = self.place(number)
+        return replace(corpus.sample(own), key=number)
+
+    def place(self, number: int) -> tuple[SampleSource, int]:
+        """The corpus of a sample, and its number there."""
         corpus = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return replace(self.corpora[corpus].sample(number - int(self._starts[corpus])), key=number)
+        return self.corpora[corpus], number - int(self._starts[corpus])
 
     def read_ahead(self, numbers: Ints) -> None:
         """Have these samples read from the disk in the background, since they will soon be wanted."""

@@ -11,6 +11,7 @@ The paper has only the distance of matches; the code, followed here, also pushes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,14 +66,7 @@ class ImageTextMatching:
         return Pair(self.pair(sample, other if mismatch else sample), int(not mismatch))
 
     def collate(self, examples: list[Pair]) -> MicroBatch:
-        sequences = [example.sequence for example in examples]
-        return MicroBatch(
-            objective=self.name,
-            inputs=pack(sequences),
-            targets=MatchTargets(torch.tensor([example.label for example in examples])),
-            count=len(examples),
-            real_tokens=sum(sequence.length for sequence in sequences),
-        )
+        return collate_pairs(self.name, examples)
 
     def pair(self, text: Sample, seen: Sample) -> Example:
         """A text with an image, nothing masked."""
@@ -103,6 +97,17 @@ class ImageTextMatching:
         text = _unpack(states_TH, inputs.text.slots_P, inputs.lengths_B)
         regions = _unpack(states_TH, inputs.regions.slots_R, inputs.lengths_B)
         return transport_distance(*text, *regions, beta=self.beta, steps=self.steps)
+
+
+def collate_pairs(objective: str, examples: Sequence[Pair]) -> MicroBatch:
+    sequences = [example.sequence for example in examples]
+    return MicroBatch(
+        objective=objective,
+        inputs=pack(sequences),
+        targets=MatchTargets(torch.tensor([example.label for example in examples])),
+        count=len(examples),
+        real_tokens=sum(sequence.length for sequence in sequences),
+    )
 
 
 def match_scores(model: SingleStream, inputs: Inputs) -> Tensor:

@@ -8,6 +8,7 @@ UNITER masks one modality at a time: here text is masked and every region is see
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -62,15 +63,20 @@ class MaskedLanguage:
     def collate(self, examples: list[_MaskedText]) -> MicroBatch:
         sequences = [example.sequence for example in examples]
         slots = text_slots(sequences, [example.positions for example in examples])
-        return MicroBatch(
-            objective=self.name,
-            inputs=pack(sequences),
-            targets=WordTargets(slots, join([example.ids for example in examples])),
-            count=len(slots),
-            real_tokens=sum(sequence.length for sequence in sequences),
-        )
+        return collate_guesses(self.name, sequences, slots, [example.ids for example in examples])
 
     def loss(self, model: SingleStream, batch: MicroBatch) -> Loss:
         logits_MW = model.word_logits(model.encode(batch.inputs)[batch.targets.slots_M]).float()
         correct = (logits_MW.argmax(1) == batch.targets.ids_M).sum()
         return Loss(F.cross_entropy(logits_MW, batch.targets.ids_M, reduction="sum"), {"accuracy": correct})
+
+
+def collate_guesses(objective: str, sequences: Sequence[Example], slots_M: Tensor, ids: Sequence[Ints]) -> MicroBatch:
+    """Sequences, and which pieces or tokens are to be guessed in which of their slots."""
+    return MicroBatch(
+        objective=objective,
+        inputs=pack(sequences),
+        targets=WordTargets(slots_M, join(list(ids))),
+        count=len(slots_M),
+        real_tokens=sum(sequence.length for sequence in sequences),
+    )

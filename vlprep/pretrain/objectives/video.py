@@ -14,17 +14,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vlprep.pretrain.base import Inputs, Loss, MicroBatch, Sample
 from vlprep.pretrain.masking import Ints, mask_tokens
 from vlprep.pretrain.models.single_stream import SingleStream
-from vlprep.pretrain.objectives.itm import MatchTargets, Pair, match_scores
-from vlprep.pretrain.objectives.mlm import WordTargets
+from vlprep.pretrain.objectives.itm import Pair, collate_pairs, match_scores
+from vlprep.pretrain.objectives.mlm import collate_guesses
 from vlprep.pretrain.objectives.sequences import SequenceRule, ThinnedSettings
-from vlprep.pretrain.packing import Example, join, pack, visual_slots
+from vlprep.pretrain.packing import Example, visual_slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +63,7 @@ class MaskedVisualTokens:
     def collate(self, examples: list[_MaskedTokens]) -> MicroBatch:
         sequences = [example.sequence for example in examples]
         slots = visual_slots(sequences, [example.positions for example in examples])
-        return MicroBatch(
-            objective=self.name,
-            inputs=pack(sequences),
-            targets=WordTargets(slots, join([example.tokens for example in examples])),
-            count=len(slots),
-            real_tokens=sum(sequence.length for sequence in sequences),
-        )
+        return collate_guesses(self.name, sequences, slots, [example.tokens for example in examples])
 
     def loss(self, model: SingleStream, batch: MicroBatch) -> Loss:
         logits_MW = model.visual_logits(model.encode(batch.inputs)[batch.targets.slots_M]).float()
@@ -97,14 +90,7 @@ class Alignment:
         return Pair(self.rule.sequence(self.rule.text(sample), sample, tokens), int(not mismatch))
 
     def collate(self, examples: list[Pair]) -> MicroBatch:
-        sequences = [example.sequence for example in examples]
-        return MicroBatch(
-            objective=self.name,
-            inputs=pack(sequences),
-            targets=MatchTargets(torch.tensor([example.label for example in examples])),
-            count=len(examples),
-            real_tokens=sum(sequence.length for sequence in sequences),
-        )
+        return collate_pairs(self.name, examples)
 
     def pair(self, text: Sample, seen: Sample) -> Example:
         """A text with all of a segment's visual tokens."""
