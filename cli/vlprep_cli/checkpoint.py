@@ -94,6 +94,9 @@ def export(run: Path, form: Format, out: Path | None, as_json: bool) -> None:
     oscar   a folder for Oscar's own code: config.json and pytorch_model.bin
     vilbert pretrained_model.bin with the names of ViLBERT's own code
     univl   univl.pretrained.bin with the names of UniVL's own code
+    howto100m  howto100m_pt_model.pth with the names of HowTo100M's own code
+    milnce  s3d_howto100m.pth with the names of S3D_HowTo100M, of a run that
+            was trained end to end
     """
     from vlprep.stages.checkpoints import export_checkpoint
 

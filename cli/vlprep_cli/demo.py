@@ -77,9 +77,13 @@ def _train(folder: Path, steps: int, *, quiet: bool) -> None:
     )
 
 
-def _learned(figures: Mapping[str, float]) -> str:
+def _learned(figures: Mapping[str, float | None]) -> str:
     """Of held-out pictures."""
     return (
-        f"{figures['mlm/accuracy']:.0%} of masked words told with their own image, "
-        f"{figures['mlm/accuracy without']:.0%} with another's"
+        f"{_percent(figures['mlm/accuracy'])} of masked words told with their own image, "
+        f"{_percent(figures['mlm/accuracy without'])} with another's"
     )
+
+
+def _percent(share: float | None) -> str:
+    return "not a number" if share is None else f"{share:.0%}"

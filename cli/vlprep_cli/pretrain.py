@@ -89,7 +89,7 @@ def pretrain(
     """
     from vlprep.stages.pretrain import pretrain as stage
 
-    recipe = f"{recipe or 'milnce'}-end-to-end" if end_to_end else recipe
+    recipe = _end_to_end(recipe) if end_to_end else recipe
     chosen = _recipe(recipe, objective)
     chosen = _sized(chosen, model) if model else chosen
     chosen = _with_options(chosen, options, assignments)
@@ -114,7 +114,7 @@ def pretrain(
         return
     click.echo(f"{report.steps:,} steps; checkpoint {report.checkpoint}")
     for name, value in sorted(report.figures.items()):
-        click.echo(f"  {name:<28} {value:8.4f}")
+        click.echo(f"  {name:<28} {'not finite' if value is None else format(value, '8.4f')}")
     click.echo(f"curves {report.curves}")
     if report.skipped:
         click.echo(f"{report.skipped} steps were skipped: a loss or gradient was not finite", err=True)
@@ -128,6 +128,16 @@ def _recipe(name: str | None, objective: str | None) -> Recipe:
     return with_objectives(recipe, objective) if objective else recipe
 
 
+def _end_to_end(name: str | None) -> str:
+    from vlprep.pretrain.recipe import recipe_names
+
+    ending = "-end-to-end"
+    if (chosen := f"{name or 'milnce'}{ending}") not in recipe_names():
+        known = ", ".join(known.removesuffix(ending) for known in recipe_names() if known.endswith(ending))
+        raise click.BadParameter(f"of the recipes {known} have it, {name} has not", param_hint="--end-to-end")
+    return chosen
+
+
 def _name(recipe: str | None, objective: str | None) -> str:
     named = Path(recipe).stem if recipe else None
     return named or (objective or "uniter-small").replace(":", "")
@@ -135,8 +145,10 @@ def _name(recipe: str | None, objective: str | None) -> str:
 
 def _sized(recipe: Recipe, text: str) -> Recipe:
     from vlprep.pretrain.recipe import with_settings
-    from vlprep.pretrain.settings import SIZES
+    from vlprep.pretrain.settings import SIZES, TransformerSettings
 
+    if not isinstance(recipe.model, TransformerSettings):
+        raise click.BadParameter(f"a model of kind {recipe.model.kind} has no such sizes", param_hint="--model")
     if text in SIZES:
         return with_settings(recipe, [f"model.{name}={size}" for name, size in SIZES[text].items()])
     if "=" not in text:

@@ -33,7 +33,9 @@ Examples:
 
 @click.command(epilog=_EPILOG)
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("--tokenizer", default="train:8000", help="A name, a file, or train:SIZE.")
+@click.option(
+    "--tokenizer", help="A name, a file, or train:SIZE.  [default: the store's own; train:8000 for a new store]"
+)
 @click.option(
     "--word-vectors",
     type=click.Path(path_type=Path),
@@ -49,7 +51,7 @@ def tokenize(
     ctx: click.Context,
     /,
     dataset: Path,
-    tokenizer: str,
+    tokenizer: str | None,
     word_vectors: Path | None,
     overwrite: bool,
     out: Path | None,
@@ -73,7 +75,7 @@ def tokenize(
         facts = [
             ("store", str(report.folder)),
             ("texts", f"{status.rows:,} of {status.planned:,} done, {status.failed:,} failed"),
-            ("tokenizer", f"{tokenizer}, {counted(report.vocabulary, unit)}"),
+            ("tokenizer", f"{report.tokenizer}, {counted(report.vocabulary, unit)}"),
             ("this run", counted(report.pieces, unit)),
             ("size", bytes_text(status.bytes)),
         ]

@@ -109,4 +109,4 @@ def test_an_lxmert_goes_to_its_own_code_and_to_transformers(tmp_path, vlprep, do
     assert json.loads((run / "hf" / "config.json").read_text())["model_type"] == "lxmert"
     result = vlprep("checkpoint", "export", run, "--to", "uniter")
     assert result.exit_code == 2
-    assert "this is lxmert: hf, lxmert" in result.stderr
+    assert "this is lxmert: --to hf or --to lxmert" in result.stderr

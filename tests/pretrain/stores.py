@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from vlprep.cluster.train import TrainSettings, train
 from vlprep.cluster.vocabulary import VOCABULARY_NAME
 from vlprep.pretrain.corpus import DatasetStores
+from vlprep.pretrain.run_data import write_items
 from vlprep.shards import StoreSettings, open_store
 from vlprep.shards.schema import regions_schema, text_schema, tokens_schema
 
@@ -54,11 +56,11 @@ def clips(count):
     return {"times": times, "tokens": np.arange(count)}
 
 
-def learnable_images(folder: Path, count: int = 40) -> DatasetStores:
-    """Images whose first word names the class of their regions, so that looking pays."""
+def learnable_images(folder: Path, count: int = 40, *, first: int = 0) -> DatasetStores:
+    """Images whose first word names the class of their regions, so that looking pays; named from `first` on."""
     rng = np.random.default_rng(0)
     regions, texts = {}, {}
-    for number in range(count):
+    for number in range(first, first + count):
         name, kind = f"{number:03}.jpg", int(rng.integers(4))
         row = image(12, 12)
         row["features"] = rng.normal(0, 0.1, (12, 8))
@@ -72,6 +74,13 @@ def learnable_images(folder: Path, count: int = 40) -> DatasetStores:
         text=write(folder / "text", text_schema(), "text", texts, part_size=100),
         regions=write(folder / "regions", regions_schema(8, 4), "regions", regions, part_size=100),
     )
+
+
+def that_has_seen_nothing(run: Path, folder: Path) -> Path:
+    """A copy of a run, to which all data is new."""
+    copy = Path(shutil.copytree(run, folder))
+    write_items(copy, np.empty(0, np.uint64), np.empty(0, bool))
+    return copy
 
 
 def told_videos(folder: Path, count: int = 10) -> DatasetStores:

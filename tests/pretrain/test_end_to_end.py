@@ -118,5 +118,5 @@ def test_a_batch_of_files_of_no_use_ends_the_run(coloured: DatasetStores, tmp_pa
         shutil.copy(coloured.videos / "cut.mp4", folder / f"{number}.mp4")
     stores = replace(coloured, videos=folder)
     made = trainer(stores, replace(RECIPE, train=replace(RECIPE.train, loaders=0)), tmp_path / "run", World())
-    with pytest.raises(VlprepError, match=r"not one sample of a micro-batch of 6 .*\.mp4: cannot be opened"):
+    with pytest.raises(VlprepError, match=r"0 of 6 samples of a micro-batch .*\.mp4: cannot be opened"):
         made.run(lambda event: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,4 +124,7 @@ def test_of_two_neighbours_alike_the_earlier_comes_first():
 
 
 def test_without_a_usable_text_there_is_no_sample(stores):
-    assert len(VideoCorpus(stores, CorpusSettings(max_text=0))) == 0
+    nobody = replace(
+        stores, text=write(stores.text.with_name("foreign"), text_schema(), "text", {"x": text("x.mp4", [5])})
+    )
+    assert len(VideoCorpus(nobody, CorpusSettings())) == 0

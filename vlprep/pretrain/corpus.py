@@ -63,6 +63,9 @@ class SampleSource(Protocol):
     def items(self) -> Ints:
         """(S,) the number of each sample's item, below `num_items`."""
 
+    def item_ids(self) -> list[str]:
+        """What its stores call each item, `num_items` of them."""
+
     def sample(self, number: int) -> Sample:
         """One sample; its arrays are views into the stores."""
 
@@ -127,6 +130,9 @@ class Corpus:
     def items(self) -> Ints:
         return self.places.visual_S
 
+    def item_ids(self) -> list[str]:
+        return self.visual.ids
+
     def sample(self, number: int) -> Sample:
         places = self.places
         begin, end = int(places.begin_S[number]), int(places.end_S[number])
@@ -182,6 +188,7 @@ class Mixture:
         self._num_seen = np.concatenate([corpus.num_seen() for corpus in corpora])
         self._has_text = np.concatenate([corpus.has_text() for corpus in corpora])
         images = np.cumsum([0] + [corpus.num_items for corpus in corpora])
+        self.num_items = int(images[-1])
         self._items = np.concatenate(
             [start + corpus.items() for start, corpus in zip(images[:-1], corpora, strict=True)]
         )
@@ -200,6 +207,10 @@ class Mixture:
     def items(self) -> Ints:
         """(S,) a number for the image or video of each sample."""
         return self._items
+
+    def item_ids(self) -> list[str]:
+        """What the stores call each image or video, `num_items` of them."""
+        return [name for corpus in self.corpora for name in corpus.item_ids()]
 
     def usable_for(self, needs: frozenset[str]) -> Ints:
         """Numbers of the samples that have what an objective needs (`Objective.needs`)."""

@@ -45,6 +45,7 @@ class FileCorpus:
         texts, items = texts[there[items]], items[there[items]]
         order = np.lexsort((spans_2[texts, 0], items))
         self.num_items = len(every)
+        self._every: list[str] = every.tolist()
         self._names: list[str] = every[there].tolist()
         self._texts, self._spans_2 = texts[order], spans_2[texts[order]]
         self._starts = np.searchsorted(items[order], np.append(self._items, len(every)))
@@ -70,6 +71,9 @@ class FileCorpus:
 
     def items(self) -> Ints:
         return self._items
+
+    def item_ids(self) -> list[str]:
+        return self._every
 
     def text_rows(self, number: int) -> Ints:
         """(N,) rows of the text store with the segments of a sample."""

@@ -74,8 +74,13 @@ class Stream:
             except ItemError as error:
                 log.warning("left out: %s", error)
                 unusable.append(error)
-        if not examples:
-            raise VlprepError(f"not one sample of a micro-batch of {len(unusable)} is of use; the last: {unusable[-1]}")
+        fewest = getattr(self.objective, "fewest", 1)
+        if len(examples) < fewest:
+            why = f"; the last that is of no use: {unusable[-1]}" if unusable else ""
+            raise VlprepError(
+                f"{len(examples)} of {len(samples)} samples of a micro-batch can be used, and {self.objective.name}"
+                f" takes {fewest} or more{why}"
+            )
         return replace(self.objective.collate(examples), left_out=len(unusable))
 
 

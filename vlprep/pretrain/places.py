@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlprep.errors import SettingsError
 from vlprep.shards import StoreReader
 from vlprep.shards.arrays import flat_entries
 
@@ -43,6 +44,13 @@ class CorpusSettings:
     join_neighbours: float = 0.0
     """Chance that a narrated segment is joined with the next one (VideoBERT §3.2: 0.5), drawn once, with `seed`."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = ("max_text", "min_regions", "max_regions", "segment_tokens", "max_visual_tokens")
+        if low := [name for name in sizes if getattr(self, name) < 1]:
+            raise SettingsError(f"data.{low[0]} is at least 1, not {getattr(self, low[0])}")
+        if self.min_regions > self.max_regions:
+            raise SettingsError(f"data.min_regions = {self.min_regions} is above max_regions = {self.max_regions}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def load_recipe(name: str) -> Recipe:
     else:
         raise SettingsError(f"--recipe {name}: not one of {', '.join(recipe_names())}, nor a .toml file")
     try:
-        return read_recipe(tomllib.loads(text), "recipe")
+        return read_recipe(tomllib.loads(text), f"--recipe {name}")
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"--recipe {name}: {error}") from error
 

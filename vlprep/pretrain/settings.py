@@ -50,6 +50,14 @@ class TransformerSettings(ModelSettings):
     positions: int = 512
     attention: Backend = "padded"
 
+    def __post_init__(self) -> None:
+        sizes = ("layers", "hidden", "heads", "intermediate", "positions")
+        if low := [name for name in sizes if getattr(self, name) < 1]:
+            raise SettingsError(f"model.{low[0]} is at least 1, not {getattr(self, low[0])}")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingsError(f"model.{name} is from 0 to below 1, not {getattr(self, name)}")
+
     @property
     def longest(self) -> int | None:
         return self.positions
@@ -96,6 +104,10 @@ class ObjectiveSettings:
     weight: float = 1.0
     """Share of the steps that train it, in proportion."""
 
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise SettingsError(f"an objective's weight is above 0, not {self.weight}; leave it out by --objective")
+
     def require_fit(self, model: ModelSettings) -> None:
         """Raises `SettingsError` where the model's settings contradict these."""
 
@@ -116,6 +128,15 @@ class OptimiserSettings:
     weight_decay: float = 0.01
     clip: float = 5.0
     """Largest global gradient norm; 0 for none."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "text_lr", "warmup", "final_lr", "weight_decay", "clip"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise SettingsError(f"optimiser.{name} is a number from 0 on, not {getattr(self, name)}")
+        if not self.eps > 0:
+            raise SettingsError(f"optimiser.eps is above 0, not {self.eps}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise SettingsError(f"optimiser.betas are from 0 to below 1, not {self.betas}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

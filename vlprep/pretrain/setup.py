@@ -39,6 +39,10 @@ class Prepared:
     train: Mapping[str, Stream]
     validation: Mapping[str, Stream]
     batches: StepBatches
+    held_out: int
+    """Samples that are kept from training."""
+    held_out_items: NDArray[np.bool_]
+    """(I,) the corpus's images or videos that they are of."""
     left_out: Counter[str]
     """What trains nothing, by reason."""
 
@@ -71,17 +75,25 @@ def prepare(
     require_fit(recipe.objectives, recipe.model)
     if not recipe.batches.samples and any("video" in objective.needs() for objective in objectives.values()):
         raise SettingsError("whole videos are batched by their number: set batches.samples, 32 for example")
-    apart = held_out(corpus, recipe.train.validation_share)
+    items = held_out_items(corpus, recipe.train.validation_share)
+    apart = items[corpus.items()]
     train, validation = {}, {}
+    held_out = 0
     longest, too_long = recipe.model.longest, 0
     for name, objective in objectives.items():
+        fewest = getattr(objective, "fewest", 1)
+        if 0 < recipe.batches.samples < fewest:
+            raise SettingsError(f"{name} takes {fewest} samples a batch or more, not batches.samples = 1")
         usable = corpus.usable_for(objective.needs())
         if longest is not None:
             fits = token_counts(corpus, objective)[usable] <= longest
             too_long, usable = max(too_long, int((~fits).sum())), usable[fits]
         group_size = recipe.train.accumulate * processes
-        train[name] = Stream(corpus, usable[~apart[usable]], objective, recipe.batches, recipe.train.seed, group_size)
         kept = usable[apart[usable]]
+        if len(usable) and len(kept) == len(usable):
+            raise SettingsError(f"all {len(kept)} samples for {name} are held out: a smaller train.validation_share")
+        held_out = max(held_out, len(kept))
+        train[name] = Stream(corpus, usable[~apart[usable]], objective, recipe.batches, recipe.train.seed, group_size)
         if len(np.unique(corpus.items()[kept])) > 1:  # each figure is compared with that of another's image or video
             validation[name] = Stream(corpus, kept, objective, recipe.batches, recipe.train.seed, 1)
     schedule = ObjectiveSchedule([recipe.objectives[name].weight for name in objectives], recipe.train.seed)
@@ -91,6 +103,8 @@ def prepare(
         train=train,
         validation=validation,
         batches=StepBatches(train, schedule),
+        held_out=held_out,
+        held_out_items=items,
         left_out=corpus.left_out() + Counter({"sequences longer than model.positions": too_long}),
     )
 
@@ -125,9 +139,8 @@ def _open(stores: DatasetStores, settings: CorpusSettings) -> SampleSource:
     return (VideoCorpus if stores.features else Corpus)(stores, settings)
 
 
-def held_out(corpus: Mixture, share: float) -> NDArray[np.bool_]:
-    """(S,) bool: samples of the held-out images and videos, chosen by number so that all their texts go together."""
-    items = corpus.items()
-    every, place_S = np.unique(items, return_inverse=True)
-    chosen = np.array([zlib.crc32(f"item {item}".encode()) % 10_000 < share * 10_000 for item in every])
-    return chosen[place_S]
+def held_out_items(corpus: Mixture, share: float) -> NDArray[np.bool_]:
+    """(I,) images and videos that are held out with all of their texts."""
+    return np.array(
+        [zlib.crc32(f"item {number}".encode()) % 10_000 < share * 10_000 for number in range(corpus.num_items)], bool
+    )

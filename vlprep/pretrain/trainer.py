@@ -142,8 +142,10 @@ class Trainer:
             training = read_training(checkpoint, self.world.device)
             self.optimiser.load_state_dict(training["optimiser"])
             self.scaler.load_state_dict(training["scaler"])
+        except SettingsError:
+            raise
         except (RuntimeError, ValueError, KeyError) as error:
-            raise SettingsError(f"{checkpoint} does not fit this recipe: {str(error).splitlines()[0]}") from error
+            raise SettingsError(f"{checkpoint} does not fit this recipe: {' '.join(str(error).split())}") from error
         self.state = state
 
     def run(

@@ -99,6 +99,9 @@ class VideoCorpus:
     def items(self) -> Ints:
         return self._rows_SF[:, 0]
 
+    def item_ids(self) -> list[str]:
+        return self.features[0].ids
+
     def text_rows(self, number: int) -> Ints:
         """(N,) rows of the text store with the segments of a sample."""
         rows: Ints = self._texts[int(self._starts[number]) : int(self._starts[number + 1])]

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from safetensors import safe_open
-
 from vlprep.errors import SettingsError
 from vlprep.interop.bert_files import ExportedFiles, write_hugging_face, write_uniter
 from vlprep.interop.published import write_hugging_face_lxmert, write_mil_nce, write_oscar, write_published
-from vlprep.pretrain.checkpoint import MODEL_NAME, STATE_NAME, TrainingState, checkpoints, read_model, read_state
+from vlprep.pretrain.checkpoint import (
+    STATE_NAME,
+    TrainingState,
+    checkpoints,
+    read_model,
+    read_shapes,
+    read_state,
+)
 from vlprep.pretrain.models.config_file import read_model_config
 from vlprep.pretrain.models.kinds import ModelConfig, kind_of
 from vlprep.pretrain.recipe import load_recipe
@@ -58,13 +63,14 @@ def open_checkpoint(path: Path) -> RunCheckpoint:
     Raises `SettingsError` where there is none.
     """
     run = path.resolve().parents[1] if (path / STATE_NAME).is_file() else path
+    if not path.is_dir():
+        raise SettingsError(f"{path}: there is no such run or checkpoint")
     model = read_model_config(run)
     kept = checkpoints(run / "checkpoints")
     if not kept:
         raise SettingsError(f"{run} has no checkpoint yet")
     checkpoint = path if run != path else kept[-1]
-    with safe_open(checkpoint / MODEL_NAME, "pt") as file:
-        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 (not a mapping)
+    shapes = read_shapes(checkpoint)
     return RunCheckpoint(
         run=run,
         checkpoint=checkpoint,
@@ -85,7 +91,8 @@ def export_checkpoint(path: Path, to: Format, out: Path | None = None) -> Export
     found = open_checkpoint(path)
     kind = kind_of(found.model)
     if kind not in _OPENED_BY[to]:
-        fitting = ", ".join(form for form, kinds in _OPENED_BY.items() if kind in kinds) or "no other code opens it"
+        fitting = " or ".join(f"--to {form}" for form, kinds in _OPENED_BY.items() if kind in kinds)
+        fitting = fitting or "no other code opens it"
         raise SettingsError(f"--to {to} is for models of kind {', '.join(_OPENED_BY[to])}; this is {kind}: {fitting}")
     folder, state, sizes = out or found.run / to, read_model(found.checkpoint), found.model.encoder
     if to == "uniter":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from vlprep.cluster.vocabulary import Vocabulary
@@ -22,13 +23,14 @@ from vlprep.pretrain.embeddings import VisualTokenEmbeddings
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.mishaps import in_words
 from vlprep.pretrain.models.cbt import Cbt
-from vlprep.pretrain.models.config_file import write_model_config
-from vlprep.pretrain.models.kinds import ModelConfig, build_model
+from vlprep.pretrain.models.config_file import read_model_config, write_model_config
+from vlprep.pretrain.models.kinds import ModelConfig, build_model, differences
 from vlprep.pretrain.models.milnce import MilNce, MilNceSettings
 from vlprep.pretrain.models.single_stream import SingleStream
 from vlprep.pretrain.models.univl import Univl
+from vlprep.pretrain.objectives.catalogue import require_fit
 from vlprep.pretrain.recipe import Recipe
-from vlprep.pretrain.run_data import write_run_data
+from vlprep.pretrain.run_data import item_keys, require_same_items, write_items, write_run_data
 from vlprep.pretrain.run_folder import (
     MetricsLog,
     forget_run,
@@ -74,8 +76,8 @@ class PretrainReport:
     skipped: int
     curves: Path
     """A picture of the losses."""
-    figures: Mapping[str, float] = field(default_factory=dict)
-    """Of the last validation."""
+    figures: Mapping[str, float | None] = field(default_factory=dict)
+    """Of the last validation; None for what is not finite."""
 
 
 PretrainEvent = Begun | Logged | Saved | Validated
@@ -99,6 +101,7 @@ def pretrain(
 
     Raises `SettingsError` where a store or a tokenizer is missing, with the command that makes it.
     """
+    require_fit(recipe.objectives, recipe.model)
     stores = [find_stores(folder, recipe) for folder in datasets]
     words = text_vocabulary(stores)
     folder = out or datasets[0] / "vlprep" / "runs" / name
@@ -122,7 +125,10 @@ def _train(
     facts = data_facts(corpora, vocabulary)
     config = model_config(recipe, words, facts)
     prepared = prepare(recipe, corpora, words, facts, world.size)
+    keys = item_keys(prepared.corpus.item_ids())
     start = starting_point(folder, resume)
+    if start is not None:
+        _require_alike(start, config, keys)
     if world.is_first:
         with clear_errors(folder):
             if start is None:
@@ -130,6 +136,7 @@ def _train(
             write_model_config(folder, config)
             open_run(folder, recipe)
             write_run_data(folder, run_data(datasets, stores))
+            write_items(folder, keys, prepared.held_out_items)
     world.wait()
     model = _build_model(config, recipe, vocabulary, words)
     _fit_to_features(model, recipe.model, prepared, facts)
@@ -137,6 +144,12 @@ def _train(
     trainer = Trainer(model, prepared.objectives, prepared.batches, recipe.train, recipe.optimiser, world, folder)
     if start is not None:
         trainer.resume(start)
+        if trainer.state.step >= recipe.train.steps and not checkpoints(folder / "checkpoints"):
+            raise SettingsError(
+                f"{start} is of step {trainer.state.step}: nothing is left of --steps {recipe.train.steps}"
+            )
+    if prepared.held_out and not prepared.validation:
+        notes.append(f"{prepared.held_out} held out of one image or video: too little to validate with")
     with clear_errors(folder):
         log = MetricsLog(folder, trainer.state.step) if world.is_first else None
 
@@ -160,7 +173,7 @@ def _train(
         Begun(
             folder=folder,
             samples=len(prepared.corpus),
-            held_out=max((len(stream.samples) for stream in prepared.validation.values()), default=0),
+            held_out=prepared.held_out,
             left_out=+prepared.left_out,
             fill=largest.batches.fill_rate(),
             padding_saved=largest.batches.padding_saved(),
@@ -184,6 +197,14 @@ def _train(
         curves=draw_curves(metrics, folder / "curves.png"),
         figures=next((entry["figures"] for entry in reversed(metrics) if entry["kind"] == "validation"), {}),
     )
+
+
+def _require_alike(start: Path, config: ModelConfig, keys: NDArray[np.uint64]) -> None:
+    """Raises `SettingsError` where a checkpoint is of another network, or of a run on other data."""
+    run = start.resolve().parents[1]
+    if differing := differences(read_model_config(run), config):
+        raise SettingsError(f"{start} does not fit this recipe ({'; '.join(differing)})")
+    require_same_items(run, keys)
 
 
 def _build_model(

@@ -23,16 +23,18 @@ from vlprep.text.tokenizer import TOKENIZER_NAME
 from vlprep.text.words import WordEncoder, is_words
 
 
-def find_stores(folder: Path, recipe: Recipe) -> DatasetStores:
-    """The stores of a dataset that the recipe's objectives read.
+def find_stores(folder: Path, recipe: Recipe, like: Path | None = None) -> DatasetStores:
+    """The stores of a dataset that the recipe's objectives read; `like` is a text store whose ids are wanted.
 
     Raises `SettingsError` where one is missing, with the command that makes it, or where the texts are in pieces and
     words are wanted.
     """
+    if not folder.is_dir():
+        raise SettingsError(f"{folder} cannot be used as a dataset folder: there is no such folder")
     probe = TextVocabulary(size=8, pad=0, cls=1, sep=2, mask=3, first_word=4)
     made = make_objectives(recipe.objectives, SequenceRule(words=probe)).values()
     needs: frozenset[str] = frozenset().union(*(objective.needs() for objective in made))
-    commands = _commands(folder, recipe)
+    commands = _commands(folder, recipe, like)
     found = {name: _store(folder, recipe.data.text if name == "text" else name) for name in commands}
     wanted = _wanted(needs, recipe)
     if wanted <= {"text"} and "video" not in needs and not (found["regions"] or found["tokens"]):
@@ -58,11 +60,15 @@ def find_stores(folder: Path, recipe: Recipe) -> DatasetStores:
     )
 
 
-def _commands(folder: Path, recipe: Recipe) -> dict[str, str]:
-    """Each store that a recipe may read, with what makes it; those of words by the way that needs no download."""
+def _commands(folder: Path, recipe: Recipe, like: Path | None) -> dict[str, str]:
+    """Each store that a recipe may read, with what makes it; words by the way that needs no download."""
     text = f"vlprep tokenize {folder}"
+    if like is not None and (like / MANIFEST_NAME).is_file():
+        text += f" --tokenizer {_as_choice(like)}"
+    elif recipe.data.text != "text":
+        text += " --tokenizer words:train:300"
     if recipe.data.text != "text":
-        text += f" --tokenizer words:train:300 --out {folder / 'vlprep' / recipe.data.text}"
+        text += f" --out {folder / 'vlprep' / recipe.data.text}"
     return {
         "regions": f"vlprep extract-regions {folder}",
         "tokens": f"vlprep cluster-video {folder}",

@@ -23,6 +23,7 @@ from vlprep.text.words import WordEncoder, is_words, open_store_words, open_word
 
 PART_SIZE = 65_536
 BATCH = 1024
+_DEFAULT = "train:8000"
 _MOST_ANSWERS = 9500
 """Kinds of answers that a store names, the most frequent: as many as LXMERT was trained to tell apart."""
 
@@ -44,6 +45,7 @@ class Text:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextReport:
     folder: Path
+    tokenizer: str
     status: Status
     vocabulary: int
     pieces: int
@@ -53,9 +55,9 @@ class TextReport:
 
 
 def tokenize_text(
-    folder: Path, tokenizer: str = "train:8000", *, out: Path | None = None, overwrite: bool = False
+    folder: Path, tokenizer: str | None = None, *, out: Path | None = None, overwrite: bool = False
 ) -> TextReport:
-    """Fill `<dataset>/vlprep/text` (or `out`).
+    """Fill `<dataset>/vlprep/text` (or `out`). Without a `tokenizer` it is the store's own, for a new one `train:8000`.
 
     Raises `SettingsError` where there is no text, and where the store there has another tokenizer.
     """
@@ -66,11 +68,12 @@ def tokenize_text(
             f"{folder}: no captions and no narration found; `vlprep datasets inspect {folder}` says what was recognised"
         )
     store_folder = out or folder / "vlprep" / "text"
-    made = None if overwrite else _trained_before(store_folder, tokenizer)
-    made = made or open_encoder(tokenizer, texts)
+    made = None if overwrite else _of_the_store(store_folder, tokenizer)
+    made = made or open_encoder(tokenizer or _DEFAULT, texts)
     store, pieces = fill_text_store(store_folder, texts, made, overwrite=overwrite)
     return TextReport(
         folder=store.folder,
+        tokenizer=made.name,
         status=store.status(),
         vocabulary=made.size,
         pieces=pieces,
@@ -168,14 +171,15 @@ def open_encoder(choice: str, texts: Sequence[Text]) -> Tokenizer | WordEncoder:
     return open_words(choice, own)
 
 
-def _trained_before(store_folder: Path, choice: str) -> Tokenizer | WordEncoder | None:
-    """The store's own tokenizer, if it was trained by the same choice: texts that are new in the folder must not
-    retrain it, since that would change the ids of all the others."""
+def _of_the_store(store_folder: Path, choice: str | None) -> Tokenizer | WordEncoder | None:
+    """The store's own tokenizer, if none is chosen or it was trained by the same choice: texts that are new in the
+    folder must not retrain it, since that would change the ids of all the others.
+    """
     try:
         made_by = read_manifest(store_folder).settings.get("tokenizer")
     except SettingsError:
         return None
-    if made_by != choice or not choice.startswith(("train:", "words:train:")):
+    if choice is not None and (made_by != choice or not choice.startswith(("train:", "words:train:"))):
         return None
     return open_store_encoder(store_folder)
 

@@ -18,13 +18,13 @@ from vlprep.pretrain.checkpoint import read_model
 from vlprep.pretrain.corpus import Mixture, SampleSource
 from vlprep.pretrain.distributed import find_device
 from vlprep.pretrain.dual import DualEncoder
-from vlprep.pretrain.models.kinds import ModelConfig, build_model
+from vlprep.pretrain.models.kinds import ModelConfig, build_model, differences
 from vlprep.pretrain.objectives.catalogue import make_objectives
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.recipe import Recipe, load_recipe
-from vlprep.pretrain.run_data import read_run_data
+from vlprep.pretrain.run_data import item_keys, read_items, read_run_data
 from vlprep.pretrain.run_folder import RECIPE_NAME
-from vlprep.pretrain.setup import held_out, model_config, open_corpora
+from vlprep.pretrain.setup import model_config, open_corpora
 from vlprep.stages.checkpoints import RunCheckpoint, open_checkpoint
 from vlprep.stages.pretrain_data import data_facts, find_stores, read_vocabulary, run_data, text_vocabulary
 
@@ -41,7 +41,7 @@ class Trained:
     samples: Ints
     """Those that the model has not been trained on."""
     seen_in_training: bool
-    """Whether the dataset is of the run's own: then `samples` are its held-out ones."""
+    """Whether the dataset has items of the run's own, of which `samples` are then the held-out ones."""
     objectives: Mapping[str, Objective]
 
     def own_corpus(self) -> SampleSource:
@@ -57,8 +57,7 @@ class Trained:
 def open_trained(checkpoint: Path, dataset: Path, *, device: str = "cpu", everything: bool = False) -> Trained:
     """Load a run's newest checkpoint (or the one given) and open a dataset's stores as its recipe reads them.
 
-    Of a dataset that the run was trained on, the items that it held out are used, of any other all; with `everything`
-    all of either.
+    Items that the run was trained on, wherever they lie now, are left out; with `everything` they are not.
 
     Raises `SettingsError` where there is no checkpoint, a store is missing, or the stores are not like those that the
     model was trained on: another tokenizer, vocabulary, or size of features.
@@ -67,12 +66,8 @@ def open_trained(checkpoint: Path, dataset: Path, *, device: str = "cpu", everyt
     found = open_checkpoint(checkpoint)
     recipe = load_recipe(str(found.run / RECIPE_NAME))
     trained_on = read_run_data(found.run)
-    folder = str(dataset.resolve())
-    own = folder in trained_on.datasets and not everything
-    # held-out items are chosen by number, so that the numbering has to be the run's
-    folders = [Path(name) for name in trained_on.datasets] if own else [dataset]
-    stores = [find_stores(one, recipe) for one in folders]
-    now = run_data(folders, stores)
+    stores = [find_stores(dataset, recipe, trained_on.text_store(recipe.data.text))]
+    now = run_data([dataset], stores)
     for what, before, after in (
         ("tokenizer", trained_on.tokenizer, now.tokenizer),
         ("visual vocabulary", trained_on.visual_vocabulary, now.visual_vocabulary),
@@ -90,12 +85,13 @@ def open_trained(checkpoint: Path, dataset: Path, *, device: str = "cpu", everyt
     model = build_model(found.model)
     model.load_state_dict(read_model(found.checkpoint))
     corpus = Mixture(corpora)
-    samples = np.arange(len(corpus))
-    if own:
-        place = trained_on.datasets.index(folder)
-        mine = (corpus.corpus_of(samples) == place) & held_out(corpus, recipe.train.validation_share)
-        samples = samples[mine]
-        if not len(samples):
+    samples, known = np.arange(len(corpus)), False
+    if not everything:
+        keys_I, held_out_I = read_items(found.run)
+        items_I = item_keys(corpus.item_ids())
+        known = bool(np.isin(items_I, keys_I).any())
+        samples = samples[~np.isin(items_I, keys_I[~held_out_I])[corpus.items()]]
+        if known and not len(samples):
             raise SettingsError(
                 f"{dataset} is what {found.run} was trained on, and it held nothing out: evaluate on another dataset,"
                 " or train with --set train.validation_share=0.1"
@@ -108,7 +104,7 @@ def open_trained(checkpoint: Path, dataset: Path, *, device: str = "cpu", everyt
         device=target,
         corpus=corpus,
         samples=samples,
-        seen_in_training=own,
+        seen_in_training=known,
         objectives=make_objectives(recipe.objectives, rule),
     )
 
@@ -120,9 +116,5 @@ def dual_encoder(trained: Trained) -> DualEncoder:
 
 
 def _require_equal(trained: ModelConfig, wanted: ModelConfig, dataset: Path) -> None:
-    before, now = dataclasses.asdict(trained), dataclasses.asdict(wanted)  # type: ignore[call-overload]
-    differing = [
-        f"{name}: {before[name]} in the model, {now[name]} here" for name in before if before[name] != now[name]
-    ]
-    if differing:
+    if differing := differences(trained, wanted):
         raise SettingsError(f"{dataset}: its stores do not fit the model ({'; '.join(differing)})")

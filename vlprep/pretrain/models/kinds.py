@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from torch import nn
@@ -76,6 +76,14 @@ def find_kind(name: str) -> Kind:
 def kind_of(config: ModelConfig) -> str:
     """The name of a configuration's kind."""
     return next(name for name, kind in KINDS.items() if isinstance(config, kind.config))
+
+
+def differences(before: ModelConfig, now: ModelConfig) -> list[str]:
+    """In what two configurations differ, for a message."""
+    if kind_of(before) != kind_of(now):
+        return [f"kind: {kind_of(before)} in the model, {kind_of(now)} here"]
+    old, new = asdict(before), asdict(now)  # type: ignore[call-overload]
+    return [f"{name}: {old[name]} in the model, {new[name]} here" for name in old if old[name] != new[name]]
 
 
 def build_model(config: ModelConfig) -> nn.Module:

@@ -259,10 +259,11 @@ def require_fit(objectives: Mapping[str, ObjectiveSettings], model: ModelSetting
     settings.
     """
     for name, chosen in objectives.items():
-        if OBJECTIVES[name].kind != model.kind:
+        trained = find_objective(name)
+        if trained.kind != model.kind:
             fitting = ", ".join(other for other, entry in OBJECTIVES.items() if entry.kind == model.kind)
             raise SettingsError(
-                f"objective {name} trains a {OBJECTIVES[name].kind} model, and model.kind is {model.kind}, which has"
-                f" {fitting}: take a --recipe of {OBJECTIVES[name].systems}"
+                f"objective {name} trains a {trained.kind} model, and model.kind is {model.kind}, which has"
+                f" {fitting}: take a --recipe of {trained.systems}"
             )
         chosen.require_fit(model)

@@ -125,6 +125,11 @@ class MilNceTask:
     pad: int
     settings: MilNceTaskSettings = MilNceTaskSettings()
 
+    @property
+    def fewest(self) -> int:
+        """Samples of a micro-batch: the video network's batch norms take no statistics of one."""
+        return 2 if "frames" in self.needs() else 1
+
     def needs(self) -> frozenset[str]:
         return frozenset({"words", "video"}) | self.showing.needs()
 

@@ -50,6 +50,7 @@ class CaptionSettings(ObjectiveSettings):
     """Share of a micro-batch's captions, the worst, that are not learned from."""
 
     def __post_init__(self) -> None:
+        ObjectiveSettings.__post_init__(self)  # super() finds no slotted dataclass
         if not 0 <= self.drop_worst < 1:
             raise SettingsError(f"objectives.vlp.drop_worst is from 0 to below 1, not {self.drop_worst}")
 
