@@ -13,16 +13,16 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.base import NarratedVideo, Sample
 from vlprep.pretrain.corpus import DatasetStores
 from vlprep.pretrain.places import CorpusSettings, Ints, usable_texts
+from vlprep.pretrain.whole_videos import WholeVideos
 from vlprep.shards import StoreReader
 
 
-class FileCorpus:
+class FileCorpus(WholeVideos):
     """A `SampleSource` of narrated videos, whose ids are their paths in the dataset's folder."""
 
     def __init__(self, stores: DatasetStores, settings: CorpusSettings) -> None:
@@ -31,13 +31,13 @@ class FileCorpus:
         self._folder = stores.videos
         if stores.text is None:
             raise SettingsError(f"{stores.videos}: videos need narration; `vlprep tokenize DATASET` makes it")
-        self.text = StoreReader(stores.text)
-        table = self.text.columns(["item_id", "start", "end"])
+        text = StoreReader(stores.text)
+        table = text.columns(["item_id", "start", "end"])
         ids = np.array(table.column("item_id").to_pylist(), object)
         spans_2 = np.stack([table.column(name).to_numpy() for name in ("start", "end")], axis=1).astype(np.float32)
         timed = ~np.isnan(spans_2).any(1)
         self.left_out["texts without times"] += int((~timed).sum())
-        texts = np.flatnonzero(usable_texts(self.text, settings, self.left_out) & timed)
+        texts = np.flatnonzero(usable_texts(text, settings, self.left_out) & timed)
         every, items = np.unique(ids[texts], return_inverse=True)
         there = np.array([(self._folder / name).is_file() for name in every], bool)
         self.left_out["videos without a file"] += int((~there).sum())
@@ -47,11 +47,8 @@ class FileCorpus:
         self.num_items = len(every)
         self._every: list[str] = every.tolist()
         self._names: list[str] = every[there].tolist()
-        self._texts, self._spans_2 = texts[order], spans_2[texts[order]]
-        self._starts = np.searchsorted(items[order], np.append(self._items, len(every)))
-
-    def __len__(self) -> int:
-        return len(self._names)
+        starts = np.searchsorted(items[order], np.append(self._items, len(every)))
+        super().__init__(text, texts[order], spans_2[texts[order]], starts)
 
     def provides(self) -> frozenset[str]:
         return frozenset({"text", "words", "video", "frames"})
@@ -59,26 +56,11 @@ class FileCorpus:
     def sizes(self) -> dict[str, tuple[int | tuple[int, ...], Path]]:
         return {}
 
-    def lengths(self) -> Ints:
-        """(S,) ones: videos are counted, not their tokens."""
-        return np.ones(len(self), np.int64)
-
-    def num_seen(self) -> Ints:
-        return np.zeros(len(self), np.int64)
-
-    def has_text(self) -> NDArray[np.bool_]:
-        return np.ones(len(self), bool)
-
     def items(self) -> Ints:
         return self._items
 
     def item_ids(self) -> list[str]:
         return self._every
-
-    def text_rows(self, number: int) -> Ints:
-        """(N,) rows of the text store with the segments of a sample."""
-        rows: Ints = self._texts[int(self._starts[number]) : int(self._starts[number + 1])]
-        return rows
 
     def read_ahead(self, numbers: Ints) -> None:
         """Videos' files are read as they are decoded."""
@@ -87,8 +69,8 @@ class FileCorpus:
         video = NarratedVideo(
             features_CD=(),
             times_C2=(),
-            spans_N2=self._spans_2[int(self._starts[number]) : int(self._starts[number + 1])],
-            texts=tuple(self.text[row]["token_ids"] for row in self.text_rows(number).tolist()),
+            spans_N2=self.spans(number),
+            texts=self.texts(number),
             file=self._folder / self._names[number],
         )
         return Sample(key=number, video=video)

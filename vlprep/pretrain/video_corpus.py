@@ -20,26 +20,27 @@ from vlprep.pretrain.base import NarratedVideo, Sample
 from vlprep.pretrain.corpus import DatasetStores
 from vlprep.pretrain.narration import clips_in
 from vlprep.pretrain.places import CorpusSettings, Ints, usable_texts, visual_rows
+from vlprep.pretrain.whole_videos import WholeVideos
 from vlprep.shards import StoreReader
 
 
-class VideoCorpus:
+class VideoCorpus(WholeVideos):
     """A `SampleSource` of narrated videos. A caption without times is about all of its video."""
 
     def __init__(self, stores: DatasetStores, settings: CorpusSettings) -> None:
         self.left_out: Counter[str] = Counter()
         if stores.text is None:
             raise SettingsError(f"{stores.features[0]}: videos need narration; `vlprep tokenize DATASET` makes it")
-        self.text = StoreReader(stores.text)
+        text = StoreReader(stores.text)
         self.features = [StoreReader(folder) for folder in stores.features]
         self.num_items = len(self.features[0])
-        usable = usable_texts(self.text, settings, self.left_out)
-        videos = visual_rows(self.text, self.features[0])
+        usable = usable_texts(text, settings, self.left_out)
+        videos = visual_rows(text, self.features[0])
         self.left_out["texts without a video"] += int((videos < 0).sum())
         rows_FI = self._matched_rows()
         kept = usable & (videos >= 0)
         kept[kept] = (rows_FI[:, videos[kept]] >= 0).all(0)
-        self._place(np.flatnonzero(kept), videos, rows_FI)
+        self._place(text, np.flatnonzero(kept), videos, rows_FI)
 
     def _matched_rows(self) -> Ints:
         """(stores, items) where each video of the first store lies in all of them, -1 where it does not."""
@@ -52,9 +53,9 @@ class VideoCorpus:
             rows.append(found)
         return np.stack(rows)
 
-    def _place(self, texts: Ints, videos: Ints, rows_FI: Ints) -> None:
+    def _place(self, text: StoreReader, texts: Ints, videos: Ints, rows_FI: Ints) -> None:
         """Find the segments of every video, in the order of their start, that all stores have a clip of."""
-        table = self.text.columns(["start", "end"])
+        table = text.columns(["start", "end"])
         starts, ends = (table.column(name).to_numpy() for name in ("start", "end"))  # NaN for captions
         texts = texts[np.lexsort((starts[texts], videos[texts]))]
         items, firsts = np.unique(videos[texts], return_index=True)
@@ -72,12 +73,12 @@ class VideoCorpus:
         both = int((rows_FI >= 0).all(0).sum())
         self.left_out["videos without narration"] += both - len(sampled)
         self._rows_SF = rows_FI[:, sampled].T
-        self._texts = np.concatenate([rows for rows, _ in placed]) if placed else np.empty(0, np.int64)
-        self._spans_2 = np.concatenate([spans_N2 for _, spans_N2 in placed]) if placed else np.empty((0, 2), np.float32)
-        self._starts = np.cumsum([0] + [len(rows) for rows, _ in placed])
-
-    def __len__(self) -> int:
-        return len(self._rows_SF)
+        super().__init__(
+            text,
+            np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in placed)]),
+            np.concatenate([np.empty((0, 2), np.float32), *(spans_N2 for _, spans_N2 in placed)]),
+            np.cumsum([0] + [len(rows) for rows, _ in placed]),
+        )
 
     def provides(self) -> frozenset[str]:
         return frozenset({"text", "words", "video"})
@@ -86,26 +87,11 @@ class VideoCorpus:
         dims = tuple(int(store[0]["features"].shape[1]) for store in self.features if len(store))
         return {"clip_dims": (dims, self.features[0].folder)}
 
-    def lengths(self) -> Ints:
-        """(S,) ones: videos are counted, not their tokens, of which each objective draws what it wants."""
-        return np.ones(len(self), np.int64)
-
-    def num_seen(self) -> Ints:
-        return np.zeros(len(self), np.int64)
-
-    def has_text(self) -> NDArray[np.bool_]:
-        return np.ones(len(self), bool)
-
     def items(self) -> Ints:
         return self._rows_SF[:, 0]
 
     def item_ids(self) -> list[str]:
         return self.features[0].ids
-
-    def text_rows(self, number: int) -> Ints:
-        """(N,) rows of the text store with the segments of a sample."""
-        rows: Ints = self._texts[int(self._starts[number]) : int(self._starts[number + 1])]
-        return rows
 
     def read_ahead(self, numbers: Ints) -> None:
         for store, rows in zip(self.features, self._rows_SF[numbers].T.tolist(), strict=True):
@@ -113,11 +99,10 @@ class VideoCorpus:
 
     def sample(self, number: int) -> Sample:
         rows = [store[int(row)] for store, row in zip(self.features, self._rows_SF[number], strict=True)]
-        segments = slice(int(self._starts[number]), int(self._starts[number + 1]))
         video = NarratedVideo(
             features_CD=tuple(row["features"] for row in rows),
             times_C2=tuple(row["times"] for row in rows),
-            spans_N2=self._spans_2[segments],
-            texts=tuple(self.text[row]["token_ids"] for row in self.text_rows(number).tolist()),
+            spans_N2=self.spans(number),
+            texts=self.texts(number),
         )
         return Sample(key=number, video=video)
