@@ -114,7 +114,12 @@ def test_other_settings_are_refused_and_named(vlprep, folder):
         (["--set", "colour=red"], "colour"),
         (["--detector", "no-such-family"], "no-such-family"),
         (["--weights", "missing.pth"], "missing.pth"),
-        (["--given-boxes", "missing.csv"], "missing.csv"),
+        (["--given-boxes", "missing.csv"], "missing.csv: no such file"),
+        (["--given-boxes", "missing.csv", "--boxes", "36"], "--boxes beside --given-boxes"),
+        (["--given-boxes", "missing.csv", "--selection", "caffe"], "--selection beside --given-boxes"),
+        (["--boxes", "101"], "post_nms=101"),
+        (["--set", "post_nms=0"], "must be above 0"),
+        (["--boxes", "11-20", "--set", "post_nms=10"], "post_nms=11"),
         (["--device", "tpu"], "tpu"),
     ],
 )
