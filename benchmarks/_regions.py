@@ -102,10 +102,10 @@ def make_case(folder: Path, size: Size, *, copies: int = 1, random: bool = False
 def _write_pictures(folder: Path, count: int) -> None:
     photographs = sorted((SHARED / "samples/coco/train2014").glob("*.jpg"))[:count]
     folder.mkdir(parents=True)
-    for photograph in photographs:
-        shutil.copy(photograph, folder)
     if len(photographs) < count:
         write_coco_folder(folder, count - len(photographs))
+    for photograph in photographs:
+        shutil.copy(photograph, folder)
 
 
 def family_arrays(spec: RegionSpec) -> dict[str, Tensor]:

@@ -165,3 +165,23 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(SettingsError, match=r"bad\.pth"):
         load_arrays(tmp_path / "bad.pth")
     assert capsys.readouterr().out == ""
+
+
+class Model:
+    pass
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.bin"])
+@pytest.mark.parametrize("content", [b"junk", b"", b"PK\x03\x04 cut off", pickle.dumps(Model(), 2), bytes(range(256))])
+def test_a_file_of_something_else_is_told_without_unsafe_advice(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SettingsError, match=r"not a checkpoint of plain arrays.*\.safetensors") as caught:
+        load_arrays(tmp_path / name)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_whole_model_is_told_without_unsafe_advice(tmp_path: Path) -> None:
+    torch.save(Model(), tmp_path / "w.pt")
+    with pytest.raises(SettingsError, match="state_dict") as caught:
+        load_arrays(tmp_path / "w.pt")
+    assert "weights_only" not in str(caught.value)

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import pickle
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_NOT_PLAIN = (
+    *(pickle.UnpicklingError, struct.error, EOFError, RuntimeError, ValueError, TypeError, LookupError, AssertionError),
+)
+"""What `torch.load` is known to raise for files that it refuses or that are none of its own."""
 _HUB_CANDIDATES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -154,9 +159,11 @@ def read_plain(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(_numpy_globals()):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SettingsError(f"{path}: not a checkpoint of plain arrays ({reason})") from error
+    except _NOT_PLAIN as error:  # torch's own words advise to read the file unsafely
+        raise SettingsError(
+            f"{path}: not a checkpoint of plain arrays, or damaged; what is read: .safetensors, PyTorch's files of"
+            " tensors (.pt, .pth, .bin), and .pkl of NumPy arrays. A whole model has to be saved anew as its state_dict"
+        ) from error
 
 
 def _numpy_globals() -> list[Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vlprep_cli.options import Speech, common_options, json_option
+from vlprep_cli.options import Speech, common_options, json_option, refuse_beside
 from vlprep_cli.output import counted, print_facts, print_table
 from vlprep_cli.progress import LINE_EVERY_S
 from vlprep_cli.stage import finish, run_options, take_run_settings, watched
@@ -18,6 +18,8 @@ from vlprep_cli.stage import finish, run_options, take_run_settings, watched
 if TYPE_CHECKING:
     from vlprep.stages.cluster_video import ClusterReport, ClusterSettings, VocabularyFile
     from vlprep.stages.run import RunSettings
+
+_TRAINING = ("branching", "depth", "sample", "iterations", "polish")
 
 _EPILOG = """\b
 Rules (--assign):
@@ -76,6 +78,8 @@ def cluster_video(
     from vlprep.cluster.train import TrainSettings
     from vlprep.stages import cluster_video as stage
 
+    if vocabulary is not None:
+        refuse_beside(ctx, "--vocabulary", _TRAINING, "it is trained already")
     run = take_run_settings(options)
     settings = stage.ClusterSettings(
         training=TrainSettings(branching=branching, depth=depth, iterations=iterations, seed=seed),

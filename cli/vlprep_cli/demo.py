@@ -10,6 +10,7 @@ import click
 
 from vlprep_cli.options import Speech, common_options
 from vlprep_cli.output import duration_text, print_facts
+from vlprep_cli.picture import save_picture
 from vlprep_cli.pretrain import training_lines
 from vlprep_cli.stage import EXIT_FAILURES, print_report, watched
 
@@ -34,17 +35,20 @@ def demo(ctx: click.Context, /, out: Path, images: int, steps: int) -> None:
 
     The pictures are coloured shapes, and the detector a small one that was trained on such pictures and comes with
     vlprep: nothing is downloaded, and all that comes out can be checked by eye. benchmarks/learning.py trains longer.
+    The folder must be new, empty, or that of an earlier demo of as many images.
     """
     from vlprep.media.scenes import write_coco_folder
     from vlprep.report.contact_sheet import sheet_of_store
+    from vlprep.shards.atomic import clear_errors
     from vlprep.stages.extract_regions import RegionSettings, extract_regions
     from vlprep.stages.run import RunSettings
 
-    write_coco_folder(out, images)
+    with clear_errors(out):
+        write_coco_folder(out, images)
     with watched(ctx, "image") as on_event:
         report = extract_regions(out, RegionSettings(detector="demo"), RunSettings(), on_event)
     sheet = report.folder.with_name("contact_sheet.png")
-    sheet_of_store(report.folder, out, _ON_SHEET).save(sheet)
+    save_picture(sheet_of_store(report.folder, out, _ON_SHEET), sheet)
     print_report(report, "image", [("shards", f"{report.folder}/part-*.arrow"), ("contact sheet", str(sheet))])
     if report.status.failed:
         ctx.exit(EXIT_FAILURES)

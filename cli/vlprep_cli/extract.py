@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from vlprep_cli.options import common_options, json_option
+from vlprep_cli.options import common_options, json_option, refuse_beside
 from vlprep_cli.stage import dry_run_option, finish, print_plan, run_options, take_run_settings, watched
 
 _EPILOG = """\b
@@ -50,7 +50,7 @@ def _overrides(ctx: click.Context, parameter: click.Parameter, pairs: Sequence[s
 @click.option(
     "--selection", type=click.Choice(["caffe", "max-class"]), help="How boxes are chosen.  [default: the family's]"
 )
-@click.option("--given-boxes", type=click.Path(path_type=Path), help="Describe these boxes instead of finding some.")
+@click.option("--given-boxes", type=click.Path(path_type=Path), help="Describe these boxes, all of them.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", help="Of the network.")
 @click.option(
     "--store-dtype", type=click.Choice(["float16", "float32"]), default="float16", help="Of features and probabilities."
@@ -84,6 +84,8 @@ def extract_regions(
     """
     from vlprep.stages import extract_regions as stage
 
+    if options["given_boxes"] is not None:
+        refuse_beside(ctx, "--given-boxes", ("boxes", "selection"), "given boxes are all described, in their order")
     run = take_run_settings(options)
     settings = stage.RegionSettings(**options)
     if dry_run:

@@ -69,9 +69,7 @@ class CommandLine(LazyGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except (VlprepError, ItemError) as error:
-            if ctx.ensure_object(Speech).debug:
-                traceback.print_exc()
-            click.ClickException(str(error)).show()
+            _say(ctx, str(error))
             ctx.exit(error.exit_code if isinstance(error, VlprepError) else EXIT_FAILED)
         except KeyboardInterrupt:
             ctx.exit(EXIT_INTERRUPTED)
@@ -79,7 +77,18 @@ class CommandLine(LazyGroup):
             # The reader has gone (`vlprep store head … | head -1`); Python would complain when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(EXIT_BROKEN_PIPE)
+        except OSError as error:  # the world's: a disk that is full, a folder without permission
+            reason = error.strerror or str(error)
+            _say(ctx, reason if error.filename is None else f"{error.filename}: {reason}")
+            ctx.exit(EXIT_FAILED)
         return result
+
+
+def _say(ctx: click.Context, message: str) -> None:
+    """One line on stderr; with --debug after the traceback of the error in hand."""
+    if ctx.ensure_object(Speech).debug:
+        traceback.print_exc()
+    click.ClickException(message).show()
 
 
 @click.group(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
+
+from vlprep.errors import SettingsError
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -84,3 +87,10 @@ def _speak(ctx: click.Context, change: int) -> None:
         handler = StderrHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         logger.addHandler(handler)
+
+
+def refuse_beside(ctx: click.Context, option: str, others: Iterable[str], why: str) -> None:
+    """Raise `SettingsError` where the user gave one of the `others`, in which case `option` has no use for it."""
+    for other in others:
+        if ctx.get_parameter_source(other) is not ParameterSource.DEFAULT:
+            raise SettingsError(f"--{other.replace('_', '-')} beside {option}: {why}; leave one of them out")

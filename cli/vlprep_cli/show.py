@@ -11,6 +11,7 @@ import click
 from vlprep.errors import SettingsError
 from vlprep_cli.options import common_options, json_option
 from vlprep_cli.output import print_json, print_table
+from vlprep_cli.picture import check_target, save_picture
 from vlprep_cli.show_video import show_clips, show_tokens
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ Examples:
 def show(dataset: Path, store_name: str, item: str | None, out: Path | None, top: int, as_json: bool) -> None:
     """Draw one image of DATASET with its boxes, classes and the distributions behind them.
 
-    The picture is a PNG; the table on stdout has all regions, each with its five most probable classes. Of a video
-    there is a table only: its tokens along its narration, or its clips.
+    The picture is a PNG, or what --out ends with (.jpg, .webp); the table on stdout has all regions, each with its five
+    most probable classes. Of a video there is a table only: its tokens along its narration, or its clips.
     """
     from vlprep.shards import StoreReader
 
@@ -66,7 +67,8 @@ def _show_regions(
 
     views = region_views(row, class_names)
     target = out or Path(f"{Path(row['id']).stem}.regions.png")
-    region_page(row["id"], read_image(dataset / row["path"]), views, top).save(target)
+    check_target(target)
+    save_picture(region_page(row["id"], read_image(dataset / row["path"]), views, top), target)
     if as_json:
         print_json({"id": row["id"], "picture": str(target), "regions": views})
         return

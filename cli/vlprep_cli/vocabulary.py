@@ -12,6 +12,7 @@ from vlprep.errors import SettingsError
 from vlprep_cli.cluster import level_cells, level_header
 from vlprep_cli.options import common_options, json_option
 from vlprep_cli.output import print_facts, print_json, print_table
+from vlprep_cli.picture import check_target, save_picture
 from vlprep_cli.show import find_store
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ def show(
     from vlprep.stages.leaf_frames import TokenStores
     from vlprep.stages.leaf_picture import leaf_picture
 
+    target = out or Path(f"{dataset.resolve().name}.tokens.png")
+    check_target(target)
     folder = find_store(dataset, store_name)
     manifest = read_manifest(folder)
     if manifest.kind != "tokens":
@@ -96,8 +99,7 @@ def show(
     leaves = stores.leaves(tokens or stores.most_used(top), frames)
     if not leaves:
         raise SettingsError(f"{folder} has no tokens")
-    target = out or Path(f"{dataset.resolve().name}.tokens.png")
-    leaf_picture(dataset, stores.vocabulary, leaves).save(target)
+    save_picture(leaf_picture(dataset, stores.vocabulary, leaves), target)
     if as_json:
         print_json({"picture": target, "leaves": leaves})
         return

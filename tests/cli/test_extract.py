@@ -64,6 +64,22 @@ def test_demo_trains_where_there_is_enough_to_train_on(demo, vlprep, tmp_path):
     assert "step 3  validation" in result.stderr
 
 
+def test_demo_again_is_the_same_and_another_is_refused(vlprep, folder):
+    captions = (folder / "annotations" / "captions_demo.json").read_bytes()
+    assert vlprep("demo", "--out", folder, "--images", IMAGES).exit_code == 0
+    refused = vlprep("demo", "--out", folder, "--images", IMAGES - 1)
+    assert refused.exit_code == 2
+    assert "choose another folder" in refused.stderr
+    assert (folder / "annotations" / "captions_demo.json").read_bytes() == captions
+
+
+def test_demo_where_nothing_can_be_written_is_1(vlprep, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    result = vlprep("demo", "--out", tmp_path / "file" / "shapes", "--images", 2)
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {tmp_path / 'file' / 'shapes' / 'annotations'}: Not a directory\n"
+
+
 def test_the_same_settings_find_nothing_to_do(document, folder):
     report = document(*extract(folder))
     assert (report["done"], report["status"]["rows"], report["next"]) == (0, IMAGES, None)
@@ -98,7 +114,12 @@ def test_other_settings_are_refused_and_named(vlprep, folder):
         (["--set", "colour=red"], "colour"),
         (["--detector", "no-such-family"], "no-such-family"),
         (["--weights", "missing.pth"], "missing.pth"),
-        (["--given-boxes", "missing.csv"], "missing.csv"),
+        (["--given-boxes", "missing.csv"], "missing.csv: no such file"),
+        (["--given-boxes", "missing.csv", "--boxes", "36"], "--boxes beside --given-boxes"),
+        (["--given-boxes", "missing.csv", "--selection", "caffe"], "--selection beside --given-boxes"),
+        (["--boxes", "101"], "post_nms=101"),
+        (["--set", "post_nms=0"], "must be above 0"),
+        (["--boxes", "11-20", "--set", "post_nms=10"], "post_nms=11"),
         (["--device", "tpu"], "tpu"),
     ],
 )

@@ -71,6 +71,20 @@ def test_debug_shows_the_traceback(raises, monkeypatch):
     assert "Traceback" in raises(SettingsError("no")).stderr
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(13, "Permission denied", "/a/b"), "/a/b: Permission denied"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("torn"), "torn"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(raises, error, line):
+    result = raises(error)
+    assert (result.exit_code, result.stderr, result.stdout) == (1, f"Error: {line}\n", "")
+    assert "Traceback" in raises(error, "--debug").stderr
+
+
 def test_interruption_is_130(raises):
     assert raises(KeyboardInterrupt()).exit_code == 130
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -70,3 +72,23 @@ def test_boxes_are_drawn_where_the_objects_are(vlprep, made, tmp_path):
     factor = min(960 / scene.width, 760 / scene.height)
     assert columns.max() - 24 == pytest.approx(x2 * factor, abs=3)
     assert rows.max() - 68 == pytest.approx(y2 * factor, abs=3)
+
+
+@pytest.mark.parametrize("name", ["no/folder/x.png", "x.xyz", "x", "folder.png"])
+def test_a_place_where_no_picture_can_be_is_2(vlprep, made, tmp_path, name):
+    (tmp_path / "folder.png").mkdir()
+    result = vlprep("show", made.dataset, "--out", tmp_path / name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: --out {tmp_path / name}: ")
+
+
+def test_a_full_disk_leaves_no_picture(vlprep, made, tmp_path, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    result = vlprep("show", made.dataset, "--out", tmp_path / "x.png")
+    assert result.exit_code == 1
+    assert "no space left" in result.stderr
+    assert not list(tmp_path.glob("*.png"))
+    assert not list(tmp_path.glob(".*"))

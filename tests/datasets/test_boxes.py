@@ -38,16 +38,17 @@ def written(folder: Path, name: str, text: str) -> Path:
 @pytest.mark.parametrize("name", FORMS)
 def test_forms(tmp_path: Path, name: str) -> None:
     boxes = load_boxes(written(tmp_path, name, FORMS[name]))
-    assert boxes["a/x.jpg"].dtype == np.float32
-    assert boxes["a/x.jpg"].tolist() == FIRST
+    assert boxes["a/x.jpg",].dtype == np.float32
+    assert boxes["a/x.jpg",].tolist() == FIRST
     assert all(array.shape[1:] == (4,) for array in boxes.values())
 
 
 def test_coco_instances_by_name_and_by_id(tmp_path: Path) -> None:
     boxes = load_boxes(written(tmp_path, "instances_val2014.json", json.dumps(COCO)))
-    assert boxes.keys() == {"COCO_val2014_000000000042.jpg", "42", "seven.jpg", "7"}
-    assert boxes["42"].tolist() == boxes["COCO_val2014_000000000042.jpg"].tolist() == FIRST
-    assert boxes["7"].tolist() == [[3, 4, 3, 5]]
+    assert {names: array.tolist() for names, array in boxes.items()} == {
+        ("COCO_val2014_000000000042.jpg", "42"): FIRST,
+        ("seven.jpg", "7"): [[3, 4, 3, 5]],
+    }
 
 
 def items(*ids: str) -> list[Item]:
@@ -63,9 +64,17 @@ def test_boxes_find_their_items(tmp_path: Path) -> None:
     }
 
 
+def test_names_without_an_image_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    boxes = load_boxes(written(tmp_path, "instances.json", json.dumps(COCO)))
+    boxes_by_item(boxes, items("COCO_val2014_000000000042.jpg", "seven.jpg"))  # the ids 42 and 7 are names, too
+    assert not caplog.messages
+    boxes_by_item(boxes, items("COCO_val2014_000000000042.jpg"))
+    assert caplog.messages == ["the given boxes have 1 names that no image has, or several have: seven.jpg"]
+
+
 def test_boxes_of_other_images_are_refused(tmp_path: Path) -> None:
     boxes = load_boxes(written(tmp_path, "boxes.jsonl", FORMS["boxes.jsonl"]))
-    with pytest.raises(SettingsError, match=r"for other images, such as 'a/x\.jpg'"):
+    with pytest.raises(SettingsError, match=r"for other images, such as a/x\.jpg"):
         boxes_by_item(boxes, items("y.jpg"))
 
 
@@ -97,7 +106,7 @@ def test_two_names_with_different_boxes_are_refused(tmp_path: Path) -> None:
         ("b.json", '{"images": [], "annotations": [{"image_id": 1, "caption": "c"}]}', "annotation 0: not an instance"),
         ("b.json", "[]", "not as COCO writes them"),
         ("b.txt", "", "boxes come as JSON lines"),
-        ("missing/b.csv", "", "not readable"),
+        ("missing/b.csv", "", "no such file"),
     ],
 )
 def test_mistakes_name_file_and_line(tmp_path: Path, name: str, text: str, reason: str) -> None:

@@ -146,6 +146,7 @@ def test_sbu_text(tmp_path: Path) -> None:
 RECORDS = {
     "captions.csv": 'image,caption\nx y.jpg,"A ""red"" car, parked"\nx y.jpg,Again\n',
     "byte_order_mark.csv": '\ufeffImage, Caption\nx y.jpg,"A ""red"" car, parked"\nx y.jpg,Again\n',
+    "old_mac.csv": 'image,caption\rx y.jpg,"A ""red"" car, parked"\rx y.jpg,Again\r',
     "crlf.tsv": 'caption\tfile_name\r\nA "red" car, parked\tx y.jpg\r\n"Again"\tx y.jpg\r\n',
     "quoted.tsv": 'filepath\tsplit\ttext\npics/x y.jpg\ttrain\t"A ""red"" car, parked"\npics/x y.jpg\t\tAgain\n',
     "lines.jsonl": '{"image": "x y.jpg", "caption": ["A \\"red\\" car, parked", "Again"]}\n\n',
@@ -210,6 +211,8 @@ BROKEN = {
     "list.json": ('[{"image": "x.jpg", "caption": "a"}, 5]', "entry 1: not an object"),
     "x.token": ("x.jpg#0\tok\nx.jpg#1 no tab\n", "line 2: no tab"),
     "Train_GCC.tsv": ("a caption\thttp://x/x.jpg\nno url\n", "line 2: not caption<tab>url"),
+    "deep.json": ("[" * 100_000, "not valid JSON"),
+    "deep.jsonl": ('{"image": "x.jpg", "caption": "a"}\n' + "[" * 100_000, "line 2: not valid JSON"),
     "latin.csv": ("image,caption\nx.jpg,café\n".encode("latin-1"), "not a CSV in UTF-8"),
     "latin.tsv": ("image\tcaption\nx.jpg\tcafé\n".encode("latin-1"), "not UTF-8"),
 }

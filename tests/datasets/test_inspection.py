@@ -51,6 +51,18 @@ def test_images(images: Path) -> None:
     assert "line 2" in found.unreadable["broken.jsonl"]
 
 
+def test_a_name_of_two_items_is_ambiguous_and_not_missing(tmp_path: Path) -> None:
+    put(tmp_path, **{"one__a.jpg": "", "two__a.jpg": "", "c.csv": "image,caption\na.jpg,hello\nb.jpg,bye\n"})
+    found = inspect(tmp_path)
+    assert found.captions_ambiguous.examples == ["a.jpg"]
+    assert found.captions_without_item.examples == ["b.jpg"]
+
+
+def test_damaged_beginnings_are_listed(tmp_path: Path) -> None:
+    put(tmp_path, **{"a.jpg": "", "deep.json": "[" * 100_000})
+    assert list(inspect(tmp_path).unreadable) == ["deep.json"]
+
+
 @pytest.fixture
 def videos(tmp_path: Path) -> Path:
     put(tmp_path, **{"v__one.mp4": "", "v__two.mkv": "", "v__three.webm": "", "v__four.avi": "", "v__five.mov": ""})

@@ -69,3 +69,9 @@ def test_damaged_bytes(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(b'{"a": "\xff"}')
     with pytest.raises(SettingsError, match="not valid JSON"):
         index_members(tmp_path / "x.json")
+
+
+def test_damaged_depth(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"a": ' + "[" * 100_000)
+    with pytest.raises(SettingsError, match="not valid JSON"):
+        index_members(tmp_path / "x.json")

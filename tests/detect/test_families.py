@@ -48,6 +48,13 @@ def test_settings_that_are_not_the_familys(tmp_path: Path) -> None:
         build("butd", weights="random:0", device="cpu", precision="int8", overrides={})
 
 
+@pytest.mark.parametrize("family", ["butd", "coco", "d2", "demo"])
+@pytest.mark.parametrize("value", [0, -3])
+def test_a_detector_that_proposes_nothing_is_refused(family: str, value: int) -> None:
+    with pytest.raises(SettingsError, match=f"post_nms={value} for --detector {family}: must be above 0"):
+        build_detector(family, weights="random:0", overrides={"post_nms": value})
+
+
 @pytest.mark.slow
 def test_random_weights_are_recorded_and_repeat(caplog: pytest.LogCaptureFixture) -> None:
     options = {"weights": "random:3", "overrides": {"short_side": 64, "long_side": 100, "post_nms": 5}}

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 
+from vlprep.errors import SettingsError
 from vlprep.media.scenes import COLOURS
 from vlprep.media.scenes.videos import (
     SHOT_SECONDS,
@@ -63,3 +65,12 @@ def test_a_howto100m_folder(tmp_path: Path) -> None:
         assert captions[file.stem]["text"] == [text for _, _, text in narration(story)]
         with av.open(str(file)) as container:
             assert sum(1 for _ in container.decode(video=0)) == len(story.shots) * FRAMES_OF_A_SHOT
+
+
+def test_a_folder_is_written_again_only_by_the_same_call(tmp_path: Path) -> None:
+    write_howto_folder(tmp_path, videos=1)
+    before = (tmp_path / "videos/demo0000001.mp4").read_bytes()
+    write_howto_folder(tmp_path, videos=1)
+    with pytest.raises(SettingsError, match="another folder"):
+        write_howto_folder(tmp_path, videos=1, seed=1)
+    assert (tmp_path / "videos/demo0000001.mp4").read_bytes() == before

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlprep.errors import SettingsError
 from vlprep.media.scenes import (
     CLASS_NAMES,
     COLOURS,
@@ -130,3 +131,31 @@ def test_a_coco_folder(tmp_path: Path) -> None:
         assert told == drawn
     sentences = json.loads((tmp_path / "a/annotations/captions_demo.json").read_text())["annotations"]
     assert Counter(entry["image_id"] for entry in sentences) == {1: 5, 2: 5, 3: 5, 4: 5}
+
+
+def test_a_folder_is_written_again_only_by_the_same_call(tmp_path: Path) -> None:
+    write_coco_folder(tmp_path, images=3)
+    before = files_of(tmp_path)
+    (tmp_path / "images/000000000002.jpg").unlink()  # as when the first call was stopped
+    (tmp_path / "vlprep/regions").mkdir(parents=True)
+    (tmp_path / "vlprep/regions/part-00000.arrow").write_bytes(b"")
+    (tmp_path / ".DS_Store").write_bytes(b"")
+    write_coco_folder(tmp_path, images=3)
+    assert {name: data for name, data in files_of(tmp_path).items() if name in before} == before
+    for images in (2, 4):
+        with pytest.raises(SettingsError, match="another folder"):
+            write_coco_folder(tmp_path, images=images)
+    assert {name: data for name, data in files_of(tmp_path).items() if name in before} == before
+
+
+@pytest.mark.parametrize("name", ["images/000000000001.jpg", "images/holiday.jpg", "annotations/captions_demo.json"])
+def test_a_users_own_files_are_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(SettingsError, match=name):
+        write_coco_folder(tmp_path, images=2)
+    assert files_of(tmp_path) == {name: b"mine"}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

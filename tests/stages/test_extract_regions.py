@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -98,6 +99,36 @@ def test_given_boxes_keep_their_order(tmp_path):
         np.testing.assert_array_equal(row["proposals"], boxes[row["id"]])
     assert list(reasons(report.status)) == [ids[2]]
     assert "no boxes for it in" in reasons(report.status)[ids[2]]
+
+
+@inline
+def test_given_boxes_may_stick_out_but_not_lie_outside(tmp_path):
+    ids = make_pictures(tmp_path, 4)  # 32 x 24, 24 x 32, 40 x 40, 32 x 24
+    out = [[-500, -500, -400, -400], [0, 0, 9, 9]]
+    boxes = {ids[0]: [[-5, -5, 900, 900]], ids[1]: out, ids[2]: [[0, 99, 9, 120]], ids[3]: [[0, 0, 0, 0]]}
+    lines = [f'{{"image": "{item}", "boxes": {rows}}}' for item, rows in boxes.items()]
+    (tmp_path / "boxes.jsonl").write_text("\n".join(lines))
+    report = extract_regions(tmp_path, settings(given_boxes=tmp_path / "boxes.jsonl"), run_settings())
+    failed = reasons(report.status)
+    assert set(failed) == {ids[1], ids[2]}
+    height, width = read_image(tmp_path / ids[1]).shape[:2]
+    assert str(tmp_path / "boxes.jsonl") in failed[ids[1]]
+    assert "[-500.0, -500.0, -400.0, -400.0] lies outside" in failed[ids[1]]
+    assert f"{width} pixels wide and {height} high" in failed[ids[1]]
+
+
+@inline
+def test_names_that_are_not_unicode_are_read_and_told(tmp_path):
+    ids = make_pictures(tmp_path, 2)
+    names = [os.fsdecode(name) for name in (b"bad\xff.png", b"torn\xff.png", b"a\\b.png")]
+    for name in names:
+        (tmp_path / name).write_bytes((tmp_path / ids[0]).read_bytes())
+    (tmp_path / names[1]).write_bytes(b"no picture")
+    report = extract_regions(tmp_path, settings(), run_settings())
+    assert {*StoreReader(report.folder).ids} == {*ids, "bad\\xff.png", "a\\b.png"}
+    failed = reasons(report.status)
+    assert list(failed) == ["torn\\xff.png"]
+    assert "not a picture" in failed["torn\\xff.png"]
 
 
 @inline

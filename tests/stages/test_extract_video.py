@@ -211,7 +211,7 @@ def test_other_settings_are_refused_and_named(tmp_path):
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ({"encoders": ()}, "--model : give one"),
+        ({"encoders": ()}, "--model names no encoder"),
         ({"encoders": (choice(), choice())}, "each once"),
         ({"precision": "fp8"}, "--precision fp8"),
         ({"decoder": "ffmpeg"}, "decoder 'ffmpeg' is unknown"),

@@ -158,7 +158,7 @@ def override(spec: ClipSpec, values: Mapping[str, Any]) -> ClipSpec:
             raise SettingsError(f"{name}: no such setting of a clip encoder{hint}; there are {', '.join(_PARSERS)}")
         try:
             parsed[name] = _PARSERS[name](value)
-        except (ValueError, TypeError, ZeroDivisionError) as error:
+        except (ValueError, TypeError) as error:
             raise SettingsError(f"{name}={value!r}: {error}") from error
     return replace(spec, **parsed)
 
@@ -174,7 +174,10 @@ def _int(value: Any) -> int:
 
 
 def _fps(value: Any) -> Fraction:
-    return Fraction(value).limit_denominator(100_000) if isinstance(value, float) else Fraction(value)
+    try:
+        return Fraction(value).limit_denominator(100_000) if isinstance(value, float) else Fraction(value)
+    except (ValueError, ArithmeticError) as error:
+        raise ValueError("expected frames a second, such as 20 or 2/3") from error
 
 
 def _flag(value: Any) -> bool:

@@ -12,6 +12,7 @@ For `image` any of the names of a caption file's image column will do (`vlprep.d
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,49 +27,66 @@ from vlprep.datasets.join import ItemIndex
 from vlprep.datasets.records import fault, read_json, read_records
 from vlprep.errors import SettingsError
 
+log = logging.getLogger(__name__)
+
+_EXAMPLES = 3
+
+Names = tuple[str, ...]
+"""What a file calls an image; COCO has two for each, its file name and its id."""
 Boxes = NDArray[np.float32]
 """(n, 4): x1, y1, x2, y2 in pixels."""
 
 
 class _Row(NamedTuple):
     where: str
-    keys: tuple[str, ...]
+    names: Names
     boxes: list[list[float]]
 
 
-def load_boxes(path: Path) -> Mapping[str, Boxes]:
-    """Boxes by each name that the file gives an image (COCO gives two: file name and image id), in file order.
+def load_boxes(path: Path) -> Mapping[Names, Boxes]:
+    """Boxes by the names that the file gives an image, in file order.
 
     Raises:
-        SettingsError: the file is of no known form, or a line holds something else than boxes with x1 <= x2, y1 <= y2.
+        SettingsError: there is no such file, it is of no known form, or a line holds something else than boxes with
+            x1 <= x2, y1 <= y2.
     """
     readers = {".jsonl": _json_lines, ".csv": _table, ".tsv": _table, ".json": _coco}
+    if not path.is_file():
+        raise SettingsError(f"--given-boxes {path}: no such file")
     if path.suffix.lower() not in readers:
         raise SettingsError(f"{path}: boxes come as JSON lines, CSV, TSV or COCO instances (.jsonl .csv .tsv .json)")
-    collected: dict[str, list[list[float]]] = {}
-    for where, keys, boxes in readers[path.suffix.lower()](path):
-        if not keys:
+    collected: dict[Names, list[list[float]]] = {}
+    for where, names, boxes in readers[path.suffix.lower()](path):
+        if not names:
             raise fault(path, where, "nothing names the image; expected a column `image` or `id`")
         _check(path, where, boxes)
-        for key in keys:
-            collected.setdefault(key, []).extend(boxes)
-    return {key: np.array(boxes, np.float32).reshape(-1, 4) for key, boxes in collected.items()}
+        collected.setdefault(names, []).extend(boxes)
+    return {names: np.array(boxes, np.float32).reshape(-1, 4) for names, boxes in collected.items()}
 
 
-def boxes_by_item(boxes: Mapping[str, Boxes], items: Iterable[Item]) -> dict[str, Boxes]:
-    """The boxes by item id, joined as captions are; items without boxes are left out.
+def boxes_by_item(boxes: Mapping[Names, Boxes], items: Iterable[Item]) -> dict[str, Boxes]:
+    """The boxes by item id, joined as captions are; items without boxes are left out, names without item logged.
 
     Raises:
         SettingsError: not one name in the file is that of an item, or two names with different boxes are one item's.
     """
     index = ItemIndex(items)
     joined: dict[str, Boxes] = {}
-    for key, array in boxes.items():
-        match = index.find((key,))
-        if match and not np.array_equal(joined.setdefault(match.item.id, array), array):
-            raise SettingsError(f"the given boxes name {match.item.id} in two ways, with different boxes: {key!r}")
-    if boxes and not joined:
-        raise SettingsError(f"the given boxes are for other images, such as {next(iter(boxes))!r}; use item ids")
+    lost: list[str] = []
+    for names, array in boxes.items():
+        matches = [match for name in names if (match := index.find((name,)))]
+        for match in matches:
+            if not np.array_equal(joined.setdefault(match.item.id, array), array):
+                raise SettingsError(
+                    f"the given boxes name {match.item.id} in two ways, with different boxes: {', '.join(names)}"
+                )
+        if not matches:
+            lost.append(names[0])
+    examples = ", ".join(lost[:_EXAMPLES])
+    if lost and not joined:
+        raise SettingsError(f"the given boxes are for other images, such as {examples}; use item ids")
+    if lost:
+        log.warning("the given boxes have %d names that no image has, or several have: %s", len(lost), examples)
     return joined
 
 

@@ -68,6 +68,8 @@ class Inspection:
     """Annotation files and folders that could not be read, with the reason."""
     images_without_caption: Finding = field(default_factory=Finding)
     captions_without_item: Finding = field(default_factory=Finding)
+    captions_ambiguous: Finding = field(default_factory=Finding)
+    """Names of a caption file that several items might have; none gets these captions."""
     captions_contested: Finding = field(default_factory=Finding)
     """Items that two names of a caption file could mean; they get none of these captions."""
     captions_doubled: Finding = field(default_factory=Finding)
@@ -121,6 +123,7 @@ def _inspect_captions(dataset: Dataset, found: Inspection) -> None:
             continue
         found.files.append(AnnotationFile(name, form.name, joined.rows, len(joined.texts)))
         found.captions_without_item.extend(joined.unmatched)
+        found.captions_ambiguous.extend(joined.ambiguous)
         found.captions_contested.extend(sorted(joined.contested))
         for item_id, lines in joined.texts.items():
             known = texts.setdefault(item_id, set())

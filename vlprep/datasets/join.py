@@ -46,6 +46,13 @@ class ItemIndex:
                 return match
         return None
 
+    def is_ambiguous(self, keys: Iterable[str]) -> bool:
+        """Whether names by which `find` gives nothing might mean several items, rather than none."""
+        lasts = [composed(key).replace("\\", "/").rstrip("/").rpartition("/")[2] for key in keys]
+        return any(
+            len(self._by_stem.get(stem_of(last), ())) > 1 or len(self._by_source_id.get(last, ())) > 1 for last in lasts
+        )
+
     def _find(self, key: str) -> Match | None:
         if item := self._by_id.get(key.removeprefix("./")):
             return Match(item, sure=True)
@@ -95,7 +102,9 @@ class JoinedCaptions:
     """By item id and text, of the texts that have any."""
     rows: int = 0
     unmatched: dict[str, int] = field(default_factory=dict)
-    """Names for which there is no item, or more than one, with the number of their captions."""
+    """Names for which there is no item, with the number of their captions."""
+    ambiguous: dict[str, int] = field(default_factory=dict)
+    """The same of names that might mean several items."""
     contested: set[str] = field(default_factory=set)
     """Items that two different names could mean, neither surely; they get no caption."""
 
@@ -109,7 +118,8 @@ def join_captions(rows: Iterable[CaptionRow], index: ItemIndex) -> JoinedCaption
         joined.rows += 1
         match = index.find(keys)
         if match is None:
-            joined.unmatched[keys[0]] = joined.unmatched.get(keys[0], 0) + 1
+            lost = joined.ambiguous if index.is_ambiguous(keys) else joined.unmatched
+            lost[keys[0]] = lost.get(keys[0], 0) + 1
             continue
         item_id, sure = match.item.id, match.sure and not guessed
         if not sure and claimed_by.setdefault(item_id, keys[0]) != keys[0]:

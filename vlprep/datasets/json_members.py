@@ -35,7 +35,7 @@ def index_members(path: Path) -> dict[str, Place]:
     """
     try:
         return dict(_members(path))
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, RecursionError) as error:
         raise fault(path, "not valid JSON", str(error)) from error
     except OSError as error:
         raise fault(path, "not readable", error.strerror or type(error).__name__) from error

@@ -7,6 +7,7 @@ name, lower case. TSV is read as its writers mean it: a quotation mark is text, 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterator
@@ -55,13 +56,15 @@ def read_head(path: Path) -> Head:
             text = file.read(_HEAD_BYTES).decode("utf-8-sig", errors="replace")
     except OSError as error:
         raise fault(path, "not readable", error.strerror or type(error).__name__) from error
-    return Head(path, text, _first_row(path.suffix.lower(), text))
+    try:
+        return Head(path, text, _first_row(path.suffix.lower(), text))
+    except RecursionError as error:
+        raise fault(path, "not valid JSON", str(error)) from error
 
 
 def _first_row(suffix: str, text: str) -> tuple[str, ...]:
-    line = text.lstrip().partition("\n")[0].rstrip("\r")
     if suffix == ".csv":
-        return tuple(next(csv.reader([line]), ()))
+        return tuple(next(csv.reader(io.StringIO(text.lstrip(), newline="")), ()))  # \r alone ends a line, too
     if suffix in (".json", ".jsonl"):
         try:
             first, _ = json.JSONDecoder().raw_decode(text.lstrip().removeprefix("[").lstrip())
@@ -69,6 +72,7 @@ def _first_row(suffix: str, text: str) -> tuple[str, ...]:
             return ()
         is_record = suffix == ".jsonl" or text.lstrip().startswith("[")
         return tuple(first) if is_record and isinstance(first, dict) else ()
+    line = text.lstrip().partition("\n")[0].rstrip("\r")
     return tuple(_unquoted(field) for field in line.split("\t"))
 
 
@@ -123,7 +127,7 @@ def _from_json_lines(path: Path) -> Iterator[Record]:
     for number, line in read_text_lines(path):
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise fault(path, f"line {number}", f"not valid JSON: {error}") from error
         if not isinstance(value, dict):
             raise fault(path, f"line {number}", "not an object")

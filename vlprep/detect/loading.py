@@ -61,10 +61,16 @@ def load_network(
 
 
 def overridden(defaults: Mapping[str, Any], overrides: Mapping[str, Any], family: str) -> dict[str, Any]:
-    """The family's settings with the user's in their place; an unknown name or another type is a `SettingsError`."""
+    """The family's settings with the user's in their place.
+
+    Raises:
+        SettingsError: An unknown name, a value of another type, a number below 0, or 0 where the default is another.
+    """
     for name, value in overrides.items():
         if name not in defaults:
             raise SettingsError(f"--detector {family} has no setting {name!r}: one of {', '.join(defaults)}")
         if type(value) is not type(defaults[name]):
             raise SettingsError(f"{name}={value!r} for --detector {family}: expected a value like {defaults[name]!r}")
+        if isinstance(value, (int, float)) and not (value > 0 or value == defaults[name]):
+            raise SettingsError(f"{name}={value!r} for --detector {family}: must be above 0")
     return {**defaults, **overrides}

@@ -96,6 +96,8 @@ def region_stage(dataset: Path, settings: RegionSettings) -> Stage:
         raise SettingsError(f"{dataset}: no pictures in this folder, nor in those below it")
     given = boxes_by_item(load_boxes(settings.given_boxes), images) if settings.given_boxes else None
     detector = load_detector(settings, "cpu")
+    if given is None:
+        _check_boxes(settings, detector)
     schema = regions_schema(
         detector.feature_dim,
         len(detector.class_names),
@@ -113,7 +115,7 @@ def region_stage(dataset: Path, settings: RegionSettings) -> Stage:
             "dataset": dataset,
             "settings": settings,
             "source_ids": {image.id: image.source_id for image in images if image.source_id is not None},
-            "odd_paths": {image.id: image.path for image in images if not image.id.isascii()},
+            "odd_paths": {image.id: image.path for image in images if "\\" in image.id},
             "given": given,
         },
     )
@@ -126,6 +128,17 @@ def load_detector(settings: RegionSettings, device: str) -> Detector:
     if colon and module not in {family.partition(":")[0] for family in families()}:
         build = import_own(settings.detector, option="--detector")
     return build(weights=settings.weights, device=device, precision=settings.precision, overrides=settings.overrides)
+
+
+def _check_boxes(settings: RegionSettings, detector: Detector) -> None:
+    """Raise `SettingsError` where no image can ever have as many boxes as are asked for."""
+    fewest, _ = box_limits(settings.boxes)
+    proposals = detector.settings().get("post_nms")
+    if proposals is not None and fewest > proposals:
+        raise SettingsError(
+            f"--boxes {settings.boxes}: --detector {detector.name} looks at {proposals} regions an image; "
+            f"take fewer boxes, or --set post_nms={fewest}"
+        )
 
 
 def _store_settings(settings: RegionSettings, detector: Detector) -> StoreSettings:

@@ -55,8 +55,10 @@ class VideoSettings:
             if value not in choices:
                 raise SettingsError(f"{option} {value}: one of {', '.join(choices)}")
         names = [choice.name for choice in self.encoders]
-        if not names or len(set(names)) < len(names):
-            raise SettingsError(f"--model {','.join(names)}: give one or more encoders, each once")
+        if not names:
+            raise SettingsError("--model names no encoder: give one or more")
+        if doubled := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise SettingsError(f"--model {','.join(names)}: {doubled[0]} comes twice; give each once")
         require_backend(self.decoder)
 
 
@@ -92,7 +94,7 @@ def video_stage(dataset: Path, settings: VideoSettings, run: RunSettings) -> Gro
             "settings": settings,
             "silence": run.item_timeout,
             "source_ids": {video.id: video.source_id for video in videos if video.source_id is not None},
-            "odd_paths": {video.id: video.path for video in videos if not video.id.isascii()},
+            "odd_paths": {video.id: video.path for video in videos if "\\" in video.id},
         },
         gpu_part=64,
         cpu_part=16,

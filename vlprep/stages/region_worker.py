@@ -59,7 +59,7 @@ class RegionWorker:
         """
         Args:
             source_ids: The dataset's own ids by item, where it has them.
-            odd_paths: Files by item where the id may not be the path (names that are not UTF-8).
+            odd_paths: Files by item where the id may not be the path: names that are not UTF-8, or have a backslash.
             given: Boxes by item; None to detect.
         """
         kind = torch.device(device).type
@@ -110,18 +110,27 @@ class RegionWorker:
         try:
             with watch.time("decode"):
                 path = self._odd_paths.get(item, self._dataset / item)
-                result = _Picture(item, self.detector.prepare(read_image(path)), self._given_boxes(item))
+                image = self.detector.prepare(read_image(path))
+                result = _Picture(item, image, self._given_boxes(item, image))
         except ItemError as error:  # any other exception ends this process, with the item in hand
             result = error
         beat.set_aside(item)
         return result
 
-    def _given_boxes(self, item: str) -> NDArray[np.float32] | None:
+    def _given_boxes(self, item: str, image: PreparedImage) -> NDArray[np.float32] | None:
+        """Boxes may stick out of the image, as published code takes them, but not lie outside."""
         if self._given is None:
             return None
         if item not in self._given:
             raise ItemError(f"{self._dataset / item}: no boxes for it in {self._settings.given_boxes}")
-        return self._given[item]
+        boxes_R4 = self._given[item]
+        touches_R = (boxes_R4[:, 2:] >= 0).all(1) & (boxes_R4[:, :2] < (image.width, image.height)).all(1)
+        if not touches_R.all():
+            raise ItemError(
+                f"{self._settings.given_boxes}: {boxes_R4[~touches_R][0].tolist()} lies outside of {item}, "
+                f"which is {image.width} pixels wide and {image.height} high"
+            )
+        return boxes_R4
 
     def _rows(self, batch: Sequence[_Picture], watch: Stopwatch) -> list[dict[str, Any]]:
         with watch.time("network"):

@@ -56,7 +56,7 @@ class VideoWorker:
         Args:
             silence: Seconds without a sign of life after which a decoding process counts as hung.
             source_ids: The dataset's own ids by item, where it has them.
-            odd_paths: Files by item where the id may not be the path (names that are not UTF-8).
+            odd_paths: Files by item where the id may not be the path: names that are not UTF-8, or have a backslash.
         """
         kind = torch.device(device).type
         if kind != "cpu":

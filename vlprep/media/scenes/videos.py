@@ -7,6 +7,7 @@ much better from what is said.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from vlprep.media.scenes.drawing import render
 from vlprep.media.scenes.layout import COLOURS, SHAPES, Scene, SceneObject
+from vlprep.media.scenes.own_folder import write_own_files
 
 SHOT_SECONDS = 1.5
 """One of VideoBERT's clips."""
@@ -25,6 +27,8 @@ SHOTS_TOLD_TOGETHER = 2
 _FRAMES_PER_SECOND = 10
 _SIDE, _OBJECT_SIDE = 64, 36
 _BACKDROPS = 4
+_X264 = {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0"}
+"""Its macroblock tree gives other bytes each time for pictures as small as these."""
 _MOVES = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 _BEGINNINGS = ("we see", "here comes", "look at", "there is")
 
@@ -87,28 +91,34 @@ def write_howto_folder(folder: Path, videos: int, seed: int = 0) -> list[Story]:
     """Write `videos/demoNNNNNNN.mp4` and `caption.json` in HowTo100M's format.
 
     The story of video n is `random_story(seed * 1_000_000 + n)`; the stories are returned.
+
+    Raises:
+        SettingsError: The folder has files that an earlier such call did not write (`write_own_files`).
     """
-    (folder / "videos").mkdir(parents=True, exist_ok=True)
+    files: dict[str, bytes] = {}
     stories = [random_story(seed * 1_000_000 + number) for number in range(1, videos + 1)]
     captions: dict[str, dict[str, list[float] | list[str]]] = {}
     for number, story in enumerate(stories, start=1):
         name = f"demo{number:07}"  # as long as a YouTube id, which is how captions and files find each other
-        _write_video(folder / "videos" / f"{name}.mp4", story)
+        files[f"videos/{name}.mp4"] = _mp4(story)
         starts, ends, texts = zip(*narration(story), strict=True)
         captions[name] = {"start": list(starts), "end": list(ends), "text": list(texts)}
-    (folder / "caption.json").write_text(json.dumps(captions, indent=1) + "\n")
+    files["caption.json"] = (json.dumps(captions, indent=1) + "\n").encode()
+    write_own_files(folder, files)
     return stories
 
 
-def _write_video(path: Path, story: Story) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=_FRAMES_PER_SECOND, options={"crf": "18", "preset": "veryfast"})
+def _mp4(story: Story) -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=_FRAMES_PER_SECOND, options=_X264)
         stream.width = stream.height = _SIDE
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
         for picture in frames(story):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
+    return buffer.getvalue()
 
 
 def _noun(shot: Shot) -> str:
