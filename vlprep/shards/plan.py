@@ -45,12 +45,10 @@ class Plan:
     def num_items(self) -> int:
         return int(np.count_nonzero(self.attempts == 1))
 
-    def entries(self, part: int) -> tuple[list[str], list[int]]:
-        """Ids and attempts of a part's items. Raises `ValueError` for a part that is not planned."""
+    def entries(self, part: int) -> dict[str, int]:
+        """The attempts of a part's items by id, in the order of the ids; empty for a part that is not planned."""
         start, end = np.searchsorted(self.parts, [part, part + 1])
-        if start == end:
-            raise ValueError(f"part {part} is not planned")
-        return self.ids[start:end].to_pylist(), self.attempts[start:end].tolist()
+        return dict(zip(self.ids[start:end].to_pylist(), self.attempts[start:end].tolist(), strict=True))
 
     def with_items(self, items: Iterable[str], part_size: int) -> Plan:
         """Append the items that the plan has not; itself if there are none. Items that vanished stay."""

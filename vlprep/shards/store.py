@@ -83,15 +83,20 @@ class Store:
 
     def part_items(self, part: int) -> list[str]:
         """Ids of a part's items, in the order that their rows will have."""
-        return self._plan().entries(part)[0]
+        return list(self._entries(part))
 
     def write_part(self, part: int) -> PartWriter:
         """A context manager that commits the part at its end, and leaves no trace if an exception ends it."""
-        ids, attempts = self._plan().entries(part)
-        return PartWriter(self.folder, self.schema, self.manifest, part, dict(zip(ids, attempts, strict=True)))
+        return PartWriter(self.folder, self.schema, self.manifest, part, self._entries(part))
 
     def status(self) -> Status:
         return status_of(self._plan(), read_marks(self.folder))
+
+    def _entries(self, part: int) -> dict[str, int]:
+        entries = self._plan().entries(part)
+        if not entries:
+            raise VlprepError(f"part {part} of {self.folder} is not planned, or no longer; was the store overwritten?")
+        return entries
 
     def _plan(self) -> Plan:
         plan = read_plan(self.folder)

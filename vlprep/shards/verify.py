@@ -95,8 +95,8 @@ def _content_problems(
         yield "lengths of rows differ from its mark"
     if plan is not None and mark.part < plan.num_parts:
         failed = {failure.id for failure in mark.failures}
-        planned, _ = plan.entries(mark.part)
-        if rows != [item for item in planned if item not in failed] or not failed <= set(planned):
+        planned = plan.entries(mark.part)
+        if rows != [item for item in planned if item not in failed] or not failed <= planned.keys():
             yield "rows and failures are not the planned items"
     elif plan is not None:
         yield f"not in {PLAN_NAME}"
