@@ -14,7 +14,7 @@ import pyarrow as pa
 from vlprep.errors import SettingsError, VlprepError
 from vlprep.shards.atomic import LOCK_NAME, clear_errors, folder_lock, remove_stale, write_file
 from vlprep.shards.manifest import MANIFEST_NAME, Manifest, StoreSettings, read_manifest
-from vlprep.shards.marks import read_marks
+from vlprep.shards.marks import numbered, read_marks
 from vlprep.shards.plan import PLAN_NAME, Plan, read_plan
 from vlprep.shards.status import Status, status_of
 from vlprep.shards.writer import PartWriter
@@ -59,10 +59,11 @@ class Store:
         """Cut the items, sorted by id, into parts; on a later call cut those not yet planned into further parts.
 
         Planned items stay planned when they vanish (they fail when their part runs). Raises `SettingsError` for
-        doubled ids.
+        doubled ids, `VlprepError` where parts are marked that no plan has: they would pass for others.
         """
         with folder_lock(self.folder):
             old = read_plan(self.folder)
+            _refuse_unplanned(self.folder, old)
             new = (old or Plan.empty(part_size)).with_items(items, part_size)
             if new is not old:
                 write_file(self.folder / PLAN_NAME, new.to_bytes())
@@ -128,6 +129,14 @@ def _refuse_foreign(folder: Path, *, overwrite: bool) -> None:
         raise SettingsError(f"{folder} is not empty and no store ({others[0]} …): choose another folder with --out")
     if own and not overwrite:
         raise SettingsError(f"{folder} has lost its {MANIFEST_NAME}: begin it anew with --overwrite")
+
+
+def _refuse_unplanned(folder: Path, plan: Plan | None) -> None:
+    marked = numbered(folder, ".json")
+    if plan is None and marked:
+        raise VlprepError(f"{folder} has lost its {PLAN_NAME}: begin it anew with --overwrite")
+    if plan is not None and marked and marked[-1] >= plan.num_parts:
+        raise VlprepError(f"{folder} has parts that are not in its {PLAN_NAME}: see `vlprep store verify {folder}`")
 
 
 # Marks go first: killed in the middle, an old part may not pass for one of the new store.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,14 +39,18 @@ def _problems(folder: Path, manifest: Manifest, plan: Plan | None) -> Iterator[s
     yield from (
         f"{path.name}: left by a process that was killed; the next run removes it" for path in stale_files(folder)
     )
-    if plan is None and numbered(folder, ".json"):
-        yield f"{PLAN_NAME}: missing, though parts are there"
+    marked = set(numbered(folder, ".json"))
+    if plan is None and marked:
+        yield f"{PLAN_NAME}: missing, though parts are there; begin the store anew with --overwrite"
     ids: Counter[str] = Counter()
-    marked = numbered(folder, ".json")
-    for part in marked:
-        yield from _part_problems(folder, manifest, plan, part, ids)
-    for part in sorted(set(numbered(folder, ".arrow")) - set(marked)):
-        yield f"{part_path(folder, part).name}: has no mark, so it does not count; the next run makes it again"
+    for part in sorted(marked.union(numbered(folder, ".arrow"))):
+        name = part_path(folder, part).name
+        if plan is not None and part >= plan.num_parts:
+            yield f"{name}: not in {PLAN_NAME}; remove {name} and {mark_path(folder, part).name}"
+        elif part in marked:
+            yield from _part_problems(folder, manifest, plan, part, ids)
+        else:
+            yield f"{name}: has no mark, so it does not count; the next run makes it again"
     yield from (f"{item}: has {count} rows" for item, count in ids.items() if count > 1)
 
 
@@ -68,11 +72,12 @@ def _part_problems(folder: Path, manifest: Manifest, plan: Plan | None, part: in
         if hashlib.file_digest(file, "sha256").hexdigest() != mark.sha256:
             yield f"{path.name}: its bytes have changed (SHA-256); {_REDO}"
             return
-    yield from (f"{path.name}: {problem}; {_REDO}" for problem in _content_problems(path, manifest, plan, mark, ids))
+    planned = plan.entries(part) if plan is not None else None
+    yield from (f"{path.name}: {problem}; {_REDO}" for problem in _content_problems(path, manifest, planned, mark, ids))
 
 
 def _content_problems(
-    path: Path, manifest: Manifest, plan: Plan | None, mark: Mark, ids: Counter[str]
+    path: Path, manifest: Manifest, planned: Mapping[str, int] | None, mark: Mark, ids: Counter[str]
 ) -> Iterator[str]:
     """A part whose bytes are those that were written: is it the one that plan, mark and settings speak of?"""
     try:
@@ -93,10 +98,7 @@ def _content_problems(
     lengths = [length for batch in batches for length in batch.column(lists).value_lengths().to_pylist()]
     if tuple(lengths) != mark.lengths:
         yield "lengths of rows differ from its mark"
-    if plan is not None and mark.part < plan.num_parts:
+    if planned is not None:
         failed = {failure.id for failure in mark.failures}
-        planned = plan.entries(mark.part)
         if rows != [item for item in planned if item not in failed] or not failed <= planned.keys():
             yield "rows and failures are not the planned items"
-    elif plan is not None:
-        yield f"not in {PLAN_NAME}"
