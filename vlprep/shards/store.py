@@ -29,11 +29,13 @@ def open_store(folder: Path, schema: pa.Schema, settings: StoreSettings, *, over
     holds something else, `VlprepError` if it cannot be written to. `overwrite` begins the store anew.
     """
     manifest = Manifest.of(schema, settings)
-    try:
-        with clear_errors(folder):
+    with clear_errors(folder):
+        try:
             folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise SettingsError(f"{folder} cannot be a store: a file is in its way; choose another with --out") from error
+        except (FileExistsError, NotADirectoryError) as error:
+            raise SettingsError(
+                f"{folder} cannot be a store: a file is in its way; choose another with --out"
+            ) from error
     with folder_lock(folder):
         remove_stale(folder)
         is_store = (folder / MANIFEST_NAME).exists()

@@ -84,7 +84,7 @@ def _content_problems(
         with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as file:
             schema = file.schema
             batches = [file.get_batch(number) for number in range(file.num_record_batches)]
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         yield f"no Arrow file ({error})"
         return
     if column_types(schema) != dict(manifest.columns):
