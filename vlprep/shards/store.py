@@ -1,6 +1,7 @@
 """A store being made: its settings, its plan, and which parts are still to do.
 
 Nothing is kept in memory between calls: the folder is the only truth, so that several processes can work on one store.
+Each call raises `VlprepError` if another process has meanwhile begun the store anew with other settings.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Store:
         doubled ids, `VlprepError` where parts are marked that no plan has: they would pass for others.
         """
         with folder_lock(self.folder):
+            self._refuse_overwritten()
             old = read_plan(self.folder)
             _refuse_unplanned(self.folder, old)
             new = (old or Plan.empty(part_size)).with_items(items, part_size)
@@ -101,7 +103,14 @@ class Store:
             raise VlprepError(f"part {part} of {self.folder} is not planned, or no longer; was the store overwritten?")
         return entries
 
+    def _refuse_overwritten(self) -> None:
+        if read_manifest(self.folder).fingerprint != self.manifest.fingerprint:
+            raise VlprepError(
+                f"{self.folder} was overwritten by another run meanwhile, with other settings: keep both with --out FOLDER"
+            )
+
     def _plan(self) -> Plan:
+        self._refuse_overwritten()
         plan = read_plan(self.folder)
         if plan is None:
             raise VlprepError(f"{self.folder} has no plan: run its command again")
