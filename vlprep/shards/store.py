@@ -106,7 +106,8 @@ class Store:
     def _refuse_overwritten(self) -> None:
         if read_manifest(self.folder).fingerprint != self.manifest.fingerprint:
             raise VlprepError(
-                f"{self.folder} was overwritten by another run meanwhile, with other settings: keep both with --out FOLDER"
+                f"{self.folder} was overwritten by another run meanwhile, with other settings: "
+                "keep both with --out FOLDER"
             )
 
     def _plan(self) -> Plan:

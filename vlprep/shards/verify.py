@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,12 +10,14 @@ import pyarrow as pa
 
 from vlprep.errors import VlprepError
 from vlprep.shards.atomic import stale_files
-from vlprep.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
+from vlprep.shards.manifest import MANIFEST_NAME, VOCABULARY_NAME, Manifest, read_manifest
 from vlprep.shards.marks import Mark, decode_mark, mark_path, numbered, part_path
 from vlprep.shards.plan import PLAN_NAME, Plan, read_plan
 from vlprep.shards.schema import column_types
+from vlprep.weights import sha256_of
 
 _REDO = "remove its .json and run the command again"
+_REDO_VOCABULARY = "run `vlprep cluster-video` again, or begin anew with --overwrite"
 
 
 def verify(folder: Path) -> list[str]:
@@ -39,6 +40,8 @@ def _problems(folder: Path, manifest: Manifest, plan: Plan | None) -> Iterator[s
     yield from (
         f"{path.name}: left by a process that was killed; the next run removes it" for path in stale_files(folder)
     )
+    if manifest.kind == "tokens" and manifest.weights is not None:
+        yield from _vocabulary_problems(folder / VOCABULARY_NAME, manifest.weights["sha256"])
     marked = set(numbered(folder, ".json"))
     if plan is None and marked:
         yield f"{PLAN_NAME}: missing, though parts are there; begin the store anew with --overwrite"
@@ -52,6 +55,13 @@ def _problems(folder: Path, manifest: Manifest, plan: Plan | None) -> Iterator[s
         else:
             yield f"{name}: has no mark, so it does not count; the next run makes it again"
     yield from (f"{item}: has {count} rows" for item, count in ids.items() if count > 1)
+
+
+def _vocabulary_problems(path: Path, sha256: str) -> Iterator[str]:
+    if not path.is_file():
+        yield f"{path.name}: missing; {_REDO_VOCABULARY}"
+    elif sha256_of(path) != sha256:
+        yield f"{path.name}: not the one that the tokens were made with (SHA-256); remove it and {_REDO_VOCABULARY}"
 
 
 def _part_problems(folder: Path, manifest: Manifest, plan: Plan | None, part: int, ids: Counter[str]) -> Iterator[str]:
@@ -68,10 +78,9 @@ def _part_problems(folder: Path, manifest: Manifest, plan: Plan | None, part: in
     if path.stat().st_size != mark.bytes:
         yield f"{path.name}: {path.stat().st_size} bytes instead of {mark.bytes}; the next run makes it again"
         return
-    with open(path, "rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != mark.sha256:
-            yield f"{path.name}: its bytes have changed (SHA-256); {_REDO}"
-            return
+    if sha256_of(path) != mark.sha256:
+        yield f"{path.name}: its bytes have changed (SHA-256); {_REDO}"
+        return
     planned = plan.entries(part) if plan is not None else None
     yield from (f"{path.name}: {problem}; {_REDO}" for problem in _content_problems(path, manifest, planned, mark, ids))
 

@@ -172,8 +172,8 @@ def run_stage(stage: Stage | GroupStage, run: RunSettings, on_event: OnStageEven
     )
     if gone := set(parts).intersection(store.pending()):
         raise VlprepError(
-            f"{store.folder} was overwritten by another run meanwhile: {len(gone):,} of the {len(parts):,} parts of this"
-            " run are gone. Without --overwrite the same command makes what is missing"
+            f"{store.folder} was overwritten by another run meanwhile: {len(gone):,} of this run's {len(parts):,} "
+            "parts are gone. Without --overwrite the same command makes what is missing"
         )
     return StageReport(
         folder=store.folder, seconds=time.monotonic() - began, done=done, status=store.status(), steps=steps
