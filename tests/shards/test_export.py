@@ -68,9 +68,9 @@ def test_an_unfinished_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"4 of 6 parts of .*store are not made yet: run its command again first"):
         export_parquet(tmp_path / "store", tmp_path / "out")
     (tmp_path / "store" / "plan.arrow").unlink()
-    with pytest.raises(VlprepError, match=r"has no plan\.arrow"):
+    with pytest.raises(VlprepError, match=r"has lost its plan\.arrow"):
         export_parquet(tmp_path / "store", tmp_path / "out")
-    with pytest.raises(VlprepError, match=r"has no plan\.arrow"):
+    with pytest.raises(SettingsError, match="has no parts yet"):
         export_parquet(open_videos(tmp_path / "begun").folder, tmp_path / "out")
 
 

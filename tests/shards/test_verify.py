@@ -14,6 +14,7 @@ from shards.filling import FEATURE_DIM, ITEMS, contents, fill, make_videos, open
 
 from vlprep.errors import SettingsError, VlprepError
 from vlprep.shards import StoreReader
+from vlprep.shards.describe import describe
 from vlprep.shards.schema import SCHEMA_VERSION, video_schema
 from vlprep.shards.verify import verify
 
@@ -68,7 +69,7 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: edit(folder / "store.json", settings={}), "fingerprint"),
     (lambda folder: (folder / "store.json").write_text("{"), r"store\.json is damaged"),
     (lambda folder: truncate(folder / "plan.arrow"), r"plan\.arrow is damaged"),
-    (lambda folder: (folder / "plan.arrow").unlink(), r"plan\.arrow: missing"),
+    (lambda folder: (folder / "plan.arrow").unlink(), r"has lost its plan\.arrow: .*--overwrite"),
     (lambda folder: (folder / ".part-00009.arrow.1.tmp").write_text(""), "left by a process that was killed"),
 ]  # fmt: skip
 
@@ -145,6 +146,8 @@ def test_marks_that_lost_their_plan_do_not_pass_for_other_items(tmp_path: Path) 
     before = contents(tmp_path)
     with pytest.raises(VlprepError, match=r"has lost its plan\.arrow: begin it anew with --overwrite"):
         store.plan(ITEMS[:12], 6)
+    with pytest.raises(VlprepError, match=r"has lost its plan\.arrow"):
+        describe(tmp_path)
     assert contents(tmp_path) == before
     (problem,) = verify(tmp_path)
     assert "--overwrite" in problem

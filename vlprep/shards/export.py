@@ -14,7 +14,7 @@ from vlprep.shards.atomic import NewFile, clear_errors
 from vlprep.shards.manifest import read_manifest
 from vlprep.shards.marks import mark_path, numbered, part_path, read_marks
 from vlprep.shards.pages import damage_named
-from vlprep.shards.plan import PLAN_NAME, read_plan
+from vlprep.shards.plan import read_plan
 
 
 def export_parquet(folder: Path, out: Path) -> list[Path]:
@@ -51,7 +51,7 @@ def _whole_parts(folder: Path) -> list[Path]:
         path = mark_path(folder, torn[0])
         raise VlprepError(f"{path} or its part is damaged or missing: see `vlprep store verify {folder}`")
     if plan is None:
-        raise VlprepError(f"{folder} has no {PLAN_NAME}: see `vlprep store verify {folder}`, or run its command first")
+        raise SettingsError(f"{folder} has no parts yet: run its command first")
     if missing := set(range(plan.num_parts)) - marks.keys():
         raise SettingsError(
             f"{len(missing):,} of {plan.num_parts:,} parts of {folder} are not made yet: run its command again first"

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vlprep.errors import SettingsError, VlprepError
+from vlprep.shards.marks import numbered
 
 PLAN_NAME = "plan.arrow"
 _PART_SIZE = b"vlprep.part_size"
@@ -90,7 +91,7 @@ class Plan:
 
 
 def read_plan(folder: Path) -> Plan | None:
-    """The plan by memory map; None before the first `Store.plan`. Raises `VlprepError` if it is damaged."""
+    """The plan by memory map; None before the first `Store.plan`. Raises `VlprepError` if it is damaged or lost."""
     path = folder / PLAN_NAME
     try:
         with pa.memory_map(str(path)) as source, pa.ipc.open_file(source.read_buffer()) as file:
@@ -98,7 +99,9 @@ def read_plan(folder: Path) -> Plan | None:
             part_size = int(file.schema.metadata[_PART_SIZE])
         ids, parts, attempts = (batch.column(name) for name in ("id", "part", "attempt"))
         return Plan(ids, parts.to_numpy(), attempts.to_numpy(), part_size)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if numbered(folder, ".json"):
+            raise VlprepError(f"{folder} has lost its {PLAN_NAME}: begin it anew with --overwrite") from error
         return None
     except (pa.ArrowInvalid, OSError, KeyError, TypeError, IndexError) as error:
         raise VlprepError(f"{path} is damaged ({error}): make the store anew with --overwrite") from error

@@ -67,7 +67,8 @@ class Store:
         with folder_lock(self.folder):
             self._refuse_overwritten()
             old = read_plan(self.folder)
-            _refuse_unplanned(self.folder, old)
+            if old is not None:
+                _refuse_unplanned(self.folder, old)
             new = (old or Plan.empty(part_size)).with_items(items, part_size)
             if new is not old:
                 write_file(self.folder / PLAN_NAME, new.to_bytes())
@@ -143,11 +144,9 @@ def _refuse_foreign(folder: Path, *, overwrite: bool) -> None:
         raise SettingsError(f"{folder} has lost its {MANIFEST_NAME}: begin it anew with --overwrite")
 
 
-def _refuse_unplanned(folder: Path, plan: Plan | None) -> None:
+def _refuse_unplanned(folder: Path, plan: Plan) -> None:
     marked = numbered(folder, ".json")
-    if plan is None and marked:
-        raise VlprepError(f"{folder} has lost its {PLAN_NAME}: begin it anew with --overwrite")
-    if plan is not None and marked and marked[-1] >= plan.num_parts:
+    if marked and marked[-1] >= plan.num_parts:
         raise VlprepError(f"{folder} has parts that are not in its {PLAN_NAME}: see `vlprep store verify {folder}`")
 
 

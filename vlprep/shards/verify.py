@@ -26,7 +26,7 @@ def verify(folder: Path) -> list[str]:
     Parts that are planned and not begun are no damage. Raises `SettingsError` if the folder is no store.
     """
     try:
-        manifest, plan = read_manifest(folder), read_plan(folder)
+        manifest, plan = read_manifest(folder), read_plan(folder) or Plan.empty(1)
     except VlprepError as error:
         if not (folder / MANIFEST_NAME).exists():
             raise
@@ -34,7 +34,7 @@ def verify(folder: Path) -> list[str]:
     return list(_problems(folder, manifest, plan))
 
 
-def _problems(folder: Path, manifest: Manifest, plan: Plan | None) -> Iterator[str]:
+def _problems(folder: Path, manifest: Manifest, plan: Plan) -> Iterator[str]:
     if not manifest.is_consistent():
         yield f"{MANIFEST_NAME}: its fingerprint does not belong to its settings; was it edited?"
     yield from (
@@ -43,15 +43,13 @@ def _problems(folder: Path, manifest: Manifest, plan: Plan | None) -> Iterator[s
     if manifest.kind == "tokens" and manifest.weights is not None:
         yield from _vocabulary_problems(folder / VOCABULARY_NAME, manifest.weights["sha256"])
     marked = set(numbered(folder, ".json"))
-    if plan is None and marked:
-        yield f"{PLAN_NAME}: missing, though parts are there; begin the store anew with --overwrite"
     ids: Counter[str] = Counter()
     for part in sorted(marked.union(numbered(folder, ".arrow"))):
         name = part_path(folder, part).name
-        if plan is not None and part >= plan.num_parts:
+        if part >= plan.num_parts:
             yield f"{name}: not in {PLAN_NAME}; remove {name} and {mark_path(folder, part).name}"
         elif part in marked:
-            yield from _part_problems(folder, manifest, plan, part, ids)
+            yield from _part_problems(folder, manifest, plan.entries(part), part, ids)
         else:
             yield f"{name}: has no mark, so it does not count; the next run makes it again"
     yield from (f"{item}: has {count} rows" for item, count in ids.items() if count > 1)
@@ -64,7 +62,9 @@ def _vocabulary_problems(path: Path, sha256: str) -> Iterator[str]:
         yield f"{path.name}: not the one that the tokens were made with (SHA-256); remove it and {_REDO_VOCABULARY}"
 
 
-def _part_problems(folder: Path, manifest: Manifest, plan: Plan | None, part: int, ids: Counter[str]) -> Iterator[str]:
+def _part_problems(
+    folder: Path, manifest: Manifest, planned: Mapping[str, int], part: int, ids: Counter[str]
+) -> Iterator[str]:
     """Also counts the part's rows by id."""
     try:
         mark = decode_mark(mark_path(folder, part).read_bytes())
@@ -81,12 +81,11 @@ def _part_problems(folder: Path, manifest: Manifest, plan: Plan | None, part: in
     if sha256_of(path) != mark.sha256:
         yield f"{path.name}: its bytes have changed (SHA-256); {_REDO}"
         return
-    planned = plan.entries(part) if plan is not None else None
     yield from (f"{path.name}: {problem}; {_REDO}" for problem in _content_problems(path, manifest, planned, mark, ids))
 
 
 def _content_problems(
-    path: Path, manifest: Manifest, planned: Mapping[str, int] | None, mark: Mark, ids: Counter[str]
+    path: Path, manifest: Manifest, planned: Mapping[str, int], mark: Mark, ids: Counter[str]
 ) -> Iterator[str]:
     """A part whose bytes are those that were written: is it the one that plan, mark and settings speak of?"""
     try:
@@ -107,7 +106,6 @@ def _content_problems(
     lengths = [length for batch in batches for length in batch.column(lists).value_lengths().to_pylist()]
     if tuple(lengths) != mark.lengths:
         yield "lengths of rows differ from its mark"
-    if planned is not None:
-        failed = {failure.id for failure in mark.failures}
-        if rows != [item for item in planned if item not in failed] or not failed <= planned.keys():
-            yield "rows and failures are not the planned items"
+    failed = {failure.id for failure in mark.failures}
+    if rows != [item for item in planned if item not in failed] or not failed <= planned.keys():
+        yield "rows and failures are not the planned items"
