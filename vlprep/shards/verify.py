@@ -23,7 +23,8 @@ _REDO_VOCABULARY = "run `vlprep cluster-video` again, or begin anew with --overw
 def verify(folder: Path) -> list[str]:
     """Everything that is wrong with a store, a line each that names the file; empty if all is well.
 
-    The vocabulary beside tokens belongs to it. Parts that are planned and not begun are no damage. Raises `SettingsError` if the folder is no store.
+    The vocabulary beside tokens belongs to it. Parts that are planned and not begun are no damage. Raises
+    `SettingsError` if the folder is no store.
     """
     try:
         manifest, plan = read_manifest(folder), read_plan(folder) or Plan.empty(1)
