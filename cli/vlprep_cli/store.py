@@ -135,7 +135,7 @@ def _cell(value: Any) -> str:
 @json_option
 @common_options
 def export_parquet(folder: Path, out: Path, as_json: bool) -> None:
-    """Write a store's parts as Parquet files into the folder OUT."""
+    """Write a whole store as Parquet files, one a part, into the new or empty folder OUT."""
     from vlprep.shards.export import export_parquet as export
 
     paths = export(folder, out)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vlprep.stages.leaf_frames import Leaf
 
 _SHOWN = 12
+_STORE = "tokens"
 
 
 @click.group()
@@ -33,12 +34,14 @@ def vocabulary() -> None:
 def info(file: Path, as_json: bool) -> None:
     """How FILE was trained, and how good it is level by level: empty nodes, balance, quantisation error.
 
-    FILE may also be the folder of a tokens store. Counts and errors are those of the vectors that it was trained on.
+    FILE may also be the folder of a tokens store, or of a dataset that has one. Counts and errors are those of the
+    vectors that it was trained on.
     """
     from vlprep.cluster.quality import level_quality
     from vlprep.cluster.vocabulary import VOCABULARY_NAME, Vocabulary
 
-    path = file / VOCABULARY_NAME if file.is_dir() else file
+    places = (file / VOCABULARY_NAME, file / "vlprep" / _STORE / VOCABULARY_NAME)
+    path = next((place for place in places if place.is_file()), file)
     found = Vocabulary.load(path)
     errors: Sequence[float | None] = found.settings.get("errors") or [None] * found.depth
     levels = [level_quality(found, level) for level in range(1, found.depth + 1)]
@@ -65,7 +68,7 @@ def info(file: Path, as_json: bool) -> None:
 
 @vocabulary.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("--store", "store_name", default="tokens", help="The store of tokens, by name, or its folder.")
+@click.option("--store", "store_name", default=_STORE, help="The store of tokens, by name, or its folder.")
 @click.option("--from", "source", help="The features it was made from.  [default: as recorded]")
 @click.option("--token", "tokens", type=int, multiple=True, help="A token to show.  [default: the most used]")
 @click.option("--top", type=click.IntRange(min=1), default=_SHOWN, help="How many of the most used.")

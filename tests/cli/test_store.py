@@ -62,3 +62,16 @@ def test_export_parquet(vlprep, made, tmp_path):
     assert result.exit_code == 0
     assert "2 Parquet files" in result.stdout
     assert pyarrow.dataset.dataset(tmp_path / "out", format="parquet").count_rows() == 3
+
+
+def test_export_parquet_of_less_than_a_store_fails(vlprep, made, tmp_path):
+    for out in (made.store, made.dataset):
+        result = vlprep("store", "export-parquet", made.store, out)
+        assert (result.exit_code, f"{out} is not empty" in result.stderr) == (2, True)
+    (made.store / "part-00001.json").rename(tmp_path / "mark")
+    result = vlprep("store", "export-parquet", made.store, tmp_path / "out")
+    assert (result.exit_code, "1 of 2 parts" in result.stderr) == (2, True)
+    (made.store / "part-00001.json").write_bytes(b"{")
+    result = vlprep("store", "export-parquet", made.store, tmp_path / "out")
+    assert (result.exit_code, "part-00001.json" in result.stderr) == (1, True)
+    assert not (tmp_path / "out").exists()

@@ -187,7 +187,7 @@ def test_show_prints_the_clips_of_a_video(vlprep, document, folder, tokens):
     assert "2 clips of 6 numbers" in vlprep("show", folder, "--store", "dummy_encoder.clips").stdout
 
 
-def test_vocabulary_info_is_of_a_file_or_a_store(vlprep, document, folder, tokens):
+def test_vocabulary_info_is_of_a_file_a_store_or_a_dataset(vlprep, document, folder, tokens, tmp_path):
     store = folder / "vlprep" / "tokens"
     found = document("vocabulary", "info", store)
     assert (found["branching"], found["depth"], found["tokens"]) == (2, 2, 4)
@@ -195,7 +195,9 @@ def test_vocabulary_info_is_of_a_file_or_a_store(vlprep, document, folder, token
     text = vlprep("vocabulary", "info", store / "vocabulary.safetensors").stdout
     assert "4 = 2 ^ 2, vectors of 6 numbers" in text
     assert "by --assign tree" in text
-    assert vlprep("vocabulary", "info", folder).exit_code == 2
+    assert document("vocabulary", "info", folder) == found
+    result = vlprep("vocabulary", "info", tmp_path)
+    assert (result.exit_code, f"{tmp_path}: no such vocabulary file" in result.stderr) == (2, True)
 
 
 def test_vocabulary_show_draws_frames(vlprep, document, folder, tokens, tmp_path):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import faiss
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from vlprep.cluster.assign import Assigner, AssignRule
 from vlprep.cluster.polish import polish
 from vlprep.cluster.quality import level_quality, quantisation_error
 from vlprep.cluster.train import TrainSettings, node_rows, node_seed, train
-from vlprep.cluster.vocabulary import Vocabulary, path_of, prefix, sensible_shape
+from vlprep.cluster.vocabulary import FORMAT, Vocabulary, path_of, prefix, sensible_shape
 from vlprep.errors import SettingsError
 
 SETTINGS = TrainSettings(branching=4, depth=3, iterations=6, seed=3, points_per_centroid=100)
@@ -146,6 +147,10 @@ def test_other_files_are_refused(tmp_path) -> None:
     path.write_bytes(b"not a vocabulary at all")
     with pytest.raises(SettingsError, match=r"v\.safetensors"):
         Vocabulary.load(path)
+    for header in ("{}", "{"):
+        path.write_bytes(save({}, {FORMAT: header}))
+        with pytest.raises(SettingsError, match=r"v\.safetensors: not a vocabulary file, or a damaged one"):
+            Vocabulary.load(path)
 
 
 def test_training_twice_gives_the_same_bytes(sample: np.ndarray, vocabulary: Vocabulary) -> None:

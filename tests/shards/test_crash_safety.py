@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shards.filling import FEATURE_DIM, ITEMS, contents, make_and_die, make_slowly, make_videos, open_videos, settings
+from shards.filling import (
+    FEATURE_DIM,
+    ITEMS,
+    contents,
+    fill,
+    make_and_die,
+    make_slowly,
+    make_videos,
+    open_videos,
+    row_of,
+    settings,
+)
 
 from vlprep.errors import VlprepError
 from vlprep.shards import StoreReader, open_store
@@ -128,6 +139,35 @@ def test_a_part_of_a_run_whose_store_was_overwritten_is_dropped(tmp_path: Path) 
     with pytest.raises(VlprepError, match="overwritten"):
         writer.__exit__(None, None, None)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "store.json"]
+
+
+@pytest.mark.parametrize("part_size", [None, 1, 4])
+def test_a_part_of_another_cut_is_dropped(tmp_path: Path, part_size: int | None) -> None:
+    slow = open_videos(tmp_path)
+    slow.plan(ITEMS[:8], 2)
+    writer = slow.write_part(0).__enter__()
+    for item in ITEMS[:2]:
+        writer.add(item, row_of(item))
+    again = open_videos(tmp_path, overwrite=True)
+    if part_size is not None:
+        again.plan(ITEMS[:8], part_size)
+    with pytest.raises(VlprepError, match="overwritten by another run meanwhile: part 0 is dropped"):
+        writer.__exit__(None, None, None)
+    again.plan(ITEMS[:8], 4)
+    fill(again, failing=set())
+    assert sorted(StoreReader(tmp_path).ids) == ITEMS[:8]
+    assert verify(tmp_path) == []
+
+
+def test_a_part_of_the_same_cut_is_as_good_as_the_next_runs(tmp_path: Path) -> None:
+    slow = open_videos(tmp_path)
+    slow.plan(ITEMS[:4], 2)
+    with slow.write_part(0) as writer:
+        for item in ITEMS[:2]:
+            writer.add(item, row_of(item))
+        again = open_videos(tmp_path, overwrite=True)
+        again.plan(ITEMS[:4], 2)
+    assert again.pending() == [1]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ZeroDivisionError])

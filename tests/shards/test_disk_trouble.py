@@ -104,19 +104,22 @@ def test_a_read_only_folder_is_a_clear_error(small_disk: Path) -> None:
         lambda: store.plan(ITEMS, 1),
         lambda: open_videos(folder),
         lambda: open_videos(small_disk / "another"),
-        lambda: export_parquet(folder, small_disk / "parquet"),
     ):
         with pytest.raises(VlprepError, match=r"cannot write in .*disk.*--out"):
             attempt()
     assert contents(folder) == before
+    whole = make_videos(small_disk.parent / "store", ITEMS[:2])
+    with pytest.raises(VlprepError, match="make it writable or name another folder"):
+        export_parquet(whole.folder, small_disk / "parquet")
 
 
 def test_a_disk_that_fills_during_an_export_leaves_no_file(tmp_path: Path, small_disk: Path) -> None:
     make_videos(tmp_path / "store")
-    use_up(small_disk, but_pages=0)
-    with pytest.raises(VlprepError, match="no space left"):
-        export_parquet(tmp_path / "store", small_disk)
-    assert [path.name for path in small_disk.iterdir()] == ["filler"]
+    (small_disk / "parquet").mkdir()
+    use_up(small_disk, but_pages=5)  # room for some parts only
+    with pytest.raises(VlprepError, match=r"no space left .* writes every part anew, or name another folder"):
+        export_parquet(tmp_path / "store", small_disk / "parquet")
+    assert not list((small_disk / "parquet").iterdir())
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:

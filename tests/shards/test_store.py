@@ -143,7 +143,7 @@ def test_plans_refuse_what_cannot_be_planned(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--part-size"):
         store.plan(["a"], 0)
     store.plan(["a"], 1)
-    with pytest.raises(ValueError, match="part 1 is not planned"):
+    with pytest.raises(VlprepError, match=r"part 1 of .* is not planned"):
         store.write_part(1)
 
 

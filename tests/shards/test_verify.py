@@ -14,6 +14,7 @@ from shards.filling import FEATURE_DIM, ITEMS, contents, fill, make_videos, open
 
 from vlprep.errors import SettingsError, VlprepError
 from vlprep.shards import StoreReader
+from vlprep.shards.describe import describe
 from vlprep.shards.schema import SCHEMA_VERSION, video_schema
 from vlprep.shards.verify import verify
 
@@ -68,7 +69,7 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: edit(folder / "store.json", settings={}), "fingerprint"),
     (lambda folder: (folder / "store.json").write_text("{"), r"store\.json is damaged"),
     (lambda folder: truncate(folder / "plan.arrow"), r"plan\.arrow is damaged"),
-    (lambda folder: (folder / "plan.arrow").unlink(), r"plan\.arrow: missing"),
+    (lambda folder: (folder / "plan.arrow").unlink(), r"has lost its plan\.arrow: .*--overwrite"),
     (lambda folder: (folder / ".part-00009.arrow.1.tmp").write_text(""), "left by a process that was killed"),
 ]  # fmt: skip
 
@@ -107,14 +108,52 @@ def test_a_store_of_the_future_is_not_called_damaged(tmp_path: Path) -> None:
         StoreReader(tmp_path)
 
 
-def test_a_part_of_another_plan_and_doubled_rows_are_found(tmp_path: Path) -> None:
-    make_videos(tmp_path)
+def copy_part(folder: Path, number: int) -> None:
+    """Part 0 under another number."""
     for suffix in (".arrow", ".json"):
-        (tmp_path / f"part-00006{suffix}").write_bytes((tmp_path / f"part-00000{suffix}").read_bytes())
-    edit(tmp_path / "part-00006.json", part=6)
+        (folder / f"part-{number:05d}{suffix}").write_bytes((folder / f"part-00000{suffix}").read_bytes())
+
+
+def test_doubled_rows_are_found(tmp_path: Path) -> None:
+    make_videos(tmp_path)
+    copy_part(tmp_path, 1)
     problems = verify(tmp_path)
-    assert [problem for problem in problems if "part-00006.arrow: not in plan.arrow" in problem]
+    assert any(re.search(r"part-00001\.arrow: .*not the planned items", problem) for problem in problems)
     assert f"{ITEMS[0]}: has 2 rows" in problems
+
+
+@pytest.mark.parametrize("without_mark", [False, True])
+def test_parts_of_another_plan_are_found_and_can_be_removed(tmp_path: Path, without_mark: bool) -> None:
+    store = make_videos(tmp_path)
+    copy_part(tmp_path, 6)
+    if without_mark:
+        (tmp_path / "part-00006.json").unlink()
+    else:
+        with pytest.raises(VlprepError, match=r"not in its plan\.arrow: see `vlprep store verify"):
+            store.plan([*ITEMS, "new.mp4"], 4)
+    (problem,) = verify(tmp_path)
+    assert problem == "part-00006.arrow: not in plan.arrow; remove part-00006.arrow and part-00006.json"
+    for suffix in (".arrow", ".json"):
+        (tmp_path / f"part-00006{suffix}").unlink(missing_ok=True)
+    assert verify(tmp_path) == []
+    store.plan([*ITEMS, "new.mp4"], 4)
+    assert store.pending() == [6]
+
+
+def test_marks_that_lost_their_plan_do_not_pass_for_other_items(tmp_path: Path) -> None:
+    store = make_videos(tmp_path, ITEMS[:6], 3)
+    (tmp_path / "plan.arrow").unlink()
+    before = contents(tmp_path)
+    with pytest.raises(VlprepError, match=r"has lost its plan\.arrow: begin it anew with --overwrite"):
+        store.plan(ITEMS[:12], 6)
+    with pytest.raises(VlprepError, match=r"has lost its plan\.arrow"):
+        describe(tmp_path)
+    assert contents(tmp_path) == before
+    (problem,) = verify(tmp_path)
+    assert "--overwrite" in problem
+    again = open_videos(tmp_path, overwrite=True)
+    again.plan(ITEMS[:12], 6)
+    assert again.pending() == [0, 1]
 
 
 def test_an_unfinished_store_is_not_damaged(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from vlprep.cluster.assign import AssignRule
 from vlprep.cluster.train import TrainSettings
 from vlprep.cluster.vocabulary import VOCABULARY_NAME, Vocabulary
-from vlprep.errors import SettingsError
+from vlprep.errors import SettingsError, VlprepError
 from vlprep.shards import StoreReader, StoreSettings, open_store
 from vlprep.shards.schema import video_schema
 from vlprep.shards.verify import verify
@@ -178,6 +178,24 @@ def test_other_settings_are_refused_before_any_training(tmp_path, monkeypatch):
         cluster(tmp_path, settings(assign=AssignRule.parse("flat")))
     with pytest.raises(SettingsError, match=r"vocabulary\.depth"):
         cluster(tmp_path, settings(training=TrainSettings(branching=3, depth=1)))
+
+
+@pytest.mark.parametrize("place", [4, -4])
+def test_a_damaged_vocabulary_is_found_and_made_again(tmp_path, place):
+    make_features(tmp_path)
+    path = cluster(tmp_path, settings()).vocabulary
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[place] ^= 0xFF  # of the header's length; of the last centroid
+    path.write_bytes(damaged)
+    assert [problem.partition(":")[0] for problem in verify(path.parent)] == [VOCABULARY_NAME]
+    with pytest.raises(VlprepError, match=rf"{VOCABULARY_NAME} is damaged, .* remove it .*--overwrite"):
+        cluster(tmp_path, settings())
+    path.unlink()
+    assert [problem.partition(";")[0] for problem in verify(path.parent)] == [f"{VOCABULARY_NAME}: missing"]
+    cluster(tmp_path, settings())
+    assert path.read_bytes() == whole
+    assert verify(path.parent) == []
 
 
 def test_overwriting_trains_anew(tmp_path):

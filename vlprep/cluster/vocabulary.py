@@ -23,12 +23,11 @@ from safetensors.numpy import save
 
 from vlprep.errors import SettingsError
 from vlprep.shards.atomic import write_file
+from vlprep.shards.manifest import VOCABULARY_NAME as VOCABULARY_NAME
 
 Array = NDArray[np.float16] | NDArray[np.float32]
 
 FORMAT = "vlprep-vocabulary-1"
-VOCABULARY_NAME = "vocabulary.safetensors"
-"""In the folder of the tokens store that was made with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +75,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
-        """Read what `save` wrote. `SettingsError` where the file is missing or is something else."""
+        """Read what `save` wrote. `SettingsError` where the file is missing, damaged or something else."""
         if not path.is_file():
             raise SettingsError(f"{path}: no such vocabulary file; `vlprep cluster-video DATASET` makes one")
         try:
@@ -94,8 +93,8 @@ class Vocabulary:
                     counts=tuple(file.get_tensor(f"counts.{level}") for level in levels),
                     settings=header["settings"],
                 )
-        except SafetensorError as error:
-            raise SettingsError(f"{path}: not a vocabulary file ({error})") from error
+        except (SafetensorError, json.JSONDecodeError, KeyError) as error:
+            raise SettingsError(f"{path}: not a vocabulary file, or a damaged one ({error})") from error
 
 
 def prefix(tokens: NDArray[np.integer[Any]], vocabulary: Vocabulary, level: int) -> NDArray[np.int64]:

@@ -35,21 +35,29 @@ _BUFFER_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
-def clear_errors(folder: Path) -> Iterator[None]:
-    """Say what a full disk or a read-only folder means for the user; other errors pass."""
+def clear_errors(
+    folder: Path, *, again: str = "which resumes", elsewhere: str = "choose another folder with --out"
+) -> Iterator[None]:
+    """Say what a full disk or a read-only folder means for the user, and of other files' errors which file it is.
+
+    `again` says what the same command does then, `elsewhere` how another folder is chosen. Errors without a file's name
+    pass.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             raise VlprepError(
-                f"no space left for {folder} ({error.strerror}): free some and run the same command again, "
-                "which resumes, or choose another folder with --out"
+                f"no space left for {folder} ({error.strerror}): free some and run the same command again, {again}, "
+                f"or {elsewhere}"
             ) from error
         if error.errno in _FORBIDDEN:
             raise VlprepError(
-                f"cannot write in {folder} ({error.strerror}): make it writable or choose another folder with --out"
+                f"cannot write in {folder} ({error.strerror}): make it writable or {elsewhere}"
             ) from error
-        raise
+        if error.errno is None or error.filename is None:
+            raise
+        raise VlprepError(f"cannot work in {folder} ({error.filename}: {error.strerror}): {elsewhere}") from error
 
 
 @contextlib.contextmanager

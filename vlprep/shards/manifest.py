@@ -18,6 +18,8 @@ from vlprep.errors import SettingsError, VlprepError
 from vlprep.shards.schema import SCHEMA_VERSION, column_types, schema_kind
 
 MANIFEST_NAME = "store.json"
+VOCABULARY_NAME = "vocabulary.safetensors"
+"""In the folder of the tokens store that was made with it, whose weights it is."""
 _LIBRARIES = ("torch", "torchvision", "numpy", "pyarrow", "pillow", "av")
 _SHOWN_CHARACTERS = 80
 

@@ -6,10 +6,12 @@ import contextlib
 import ctypes
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
+
+from vlprep.errors import VlprepError
 
 _WILL_NEED: int | None = getattr(mmap, "MADV_WILLNEED", None)
 _RANDOM: int | None = getattr(mmap, "MADV_RANDOM", None)
@@ -26,6 +28,15 @@ def map_file(path: Path) -> pa.Buffer:
     with pa.memory_map(str(path)) as source:
         size, first = source.size(), source.read_buffer(1)
     return pa.foreign_buffer(first.address, size, base=first) if size else first
+
+
+@contextlib.contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Around all that has Arrow look into a part: raises `VlprepError` where it cannot."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise VlprepError(f"{path} is damaged ({error}): see `vlprep store verify {path.parent}`") from error
 
 
 def will_need(address: int, num_bytes: int) -> None:

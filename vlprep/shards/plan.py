@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vlprep.errors import SettingsError, VlprepError
+from vlprep.shards.marks import numbered
 
 PLAN_NAME = "plan.arrow"
 _PART_SIZE = b"vlprep.part_size"
@@ -45,12 +46,10 @@ class Plan:
     def num_items(self) -> int:
         return int(np.count_nonzero(self.attempts == 1))
 
-    def entries(self, part: int) -> tuple[list[str], list[int]]:
-        """Ids and attempts of a part's items. Raises `ValueError` for a part that is not planned."""
+    def entries(self, part: int) -> dict[str, int]:
+        """The attempts of a part's items by id, in the order of the ids; empty for a part that is not planned."""
         start, end = np.searchsorted(self.parts, [part, part + 1])
-        if start == end:
-            raise ValueError(f"part {part} is not planned")
-        return self.ids[start:end].to_pylist(), self.attempts[start:end].tolist()
+        return dict(zip(self.ids[start:end].to_pylist(), self.attempts[start:end].tolist(), strict=True))
 
     def with_items(self, items: Iterable[str], part_size: int) -> Plan:
         """Append the items that the plan has not; itself if there are none. Items that vanished stay."""
@@ -92,7 +91,7 @@ class Plan:
 
 
 def read_plan(folder: Path) -> Plan | None:
-    """The plan by memory map; None before the first `Store.plan`. Raises `VlprepError` if it is damaged."""
+    """The plan by memory map; None before the first `Store.plan`. Raises `VlprepError` if it is damaged or lost."""
     path = folder / PLAN_NAME
     try:
         with pa.memory_map(str(path)) as source, pa.ipc.open_file(source.read_buffer()) as file:
@@ -100,7 +99,9 @@ def read_plan(folder: Path) -> Plan | None:
             part_size = int(file.schema.metadata[_PART_SIZE])
         ids, parts, attempts = (batch.column(name) for name in ("id", "part", "attempt"))
         return Plan(ids, parts.to_numpy(), attempts.to_numpy(), part_size)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if numbered(folder, ".json"):
+            raise VlprepError(f"{folder} has lost its {PLAN_NAME}: begin it anew with --overwrite") from error
         return None
     except (pa.ArrowInvalid, OSError, KeyError, TypeError, IndexError) as error:
         raise VlprepError(f"{path} is damaged ({error}): make the store anew with --overwrite") from error

@@ -14,11 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vlprep.errors import VlprepError
 from vlprep.shards.arrays import row_views
 from vlprep.shards.manifest import read_manifest
 from vlprep.shards.marks import part_path, read_marks
-from vlprep.shards.pages import map_file, memory_bytes, read_by_page, will_need
+from vlprep.shards.pages import damage_named, map_file, memory_bytes, read_by_page, will_need
 
 # What is kept of an open batch is a few kilobytes of addresses, unless it had to be unpacked.
 _BATCHES_OPEN = 4096
@@ -96,11 +95,12 @@ class StoreReader:
         wanted = list(names)
         batches = []
         for path in self.paths:
-            mapped = self._mapped(path)
-            fields = pa.ipc.open_file(mapped).schema
-            options = pa.ipc.IpcReadOptions(included_fields=sorted(fields.get_field_index(name) for name in wanted))
-            file = pa.ipc.open_file(mapped, options=options)
-            batches += [file.get_batch(number).select(wanted) for number in range(file.num_record_batches)]
+            with damage_named(path):
+                mapped = self._mapped(path)
+                fields = pa.ipc.open_file(mapped).schema
+                options = pa.ipc.IpcReadOptions(included_fields=sorted(fields.get_field_index(name) for name in wanted))
+                file = pa.ipc.open_file(mapped, options=options)
+                batches += [file.get_batch(number).select(wanted) for number in range(file.num_record_batches)]
         return pa.Table.from_batches(batches) if batches else pa.table({name: pa.array([]) for name in wanted})
 
     @cached_property
@@ -199,7 +199,5 @@ def _open_batch(
     file: Callable[[Path], pa.RecordBatchFileReader], batches: Sequence[tuple[Path, int]], number: int
 ) -> _Batch:
     path, batch = batches[number]
-    try:
+    with damage_named(path):
         return _Batch(file(path).get_batch(batch))
-    except pa.ArrowInvalid as error:
-        raise VlprepError(f"{path} is damaged ({error}): see `vlprep store verify {path.parent}`") from error

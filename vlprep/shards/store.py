@@ -1,6 +1,7 @@
 """A store being made: its settings, its plan, and which parts are still to do.
 
 Nothing is kept in memory between calls: the folder is the only truth, so that several processes can work on one store.
+Each call raises `VlprepError` if another process has meanwhile begun the store anew with other settings.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pyarrow as pa
 from vlprep.errors import SettingsError, VlprepError
 from vlprep.shards.atomic import LOCK_NAME, clear_errors, folder_lock, remove_stale, write_file
 from vlprep.shards.manifest import MANIFEST_NAME, Manifest, StoreSettings, read_manifest
-from vlprep.shards.marks import read_marks
+from vlprep.shards.marks import numbered, read_marks
 from vlprep.shards.plan import PLAN_NAME, Plan, read_plan
 from vlprep.shards.status import Status, status_of
 from vlprep.shards.writer import PartWriter
@@ -29,11 +30,13 @@ def open_store(folder: Path, schema: pa.Schema, settings: StoreSettings, *, over
     holds something else, `VlprepError` if it cannot be written to. `overwrite` begins the store anew.
     """
     manifest = Manifest.of(schema, settings)
-    try:
-        with clear_errors(folder):
+    with clear_errors(folder):
+        try:
             folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise SettingsError(f"{folder} cannot be a store: a file is in its way; choose another with --out") from error
+        except (FileExistsError, NotADirectoryError) as error:
+            raise SettingsError(
+                f"{folder} cannot be a store: a file is in its way; choose another with --out"
+            ) from error
     with folder_lock(folder):
         remove_stale(folder)
         is_store = (folder / MANIFEST_NAME).exists()
@@ -59,10 +62,13 @@ class Store:
         """Cut the items, sorted by id, into parts; on a later call cut those not yet planned into further parts.
 
         Planned items stay planned when they vanish (they fail when their part runs). Raises `SettingsError` for
-        doubled ids.
+        doubled ids, `VlprepError` where parts are marked that no plan has: they would pass for others.
         """
         with folder_lock(self.folder):
+            self._refuse_overwritten()
             old = read_plan(self.folder)
+            if old is not None:
+                _refuse_unplanned(self.folder, old)
             new = (old or Plan.empty(part_size)).with_items(items, part_size)
             if new is not old:
                 write_file(self.folder / PLAN_NAME, new.to_bytes())
@@ -83,17 +89,30 @@ class Store:
 
     def part_items(self, part: int) -> list[str]:
         """Ids of a part's items, in the order that their rows will have."""
-        return self._plan().entries(part)[0]
+        return list(self._entries(part))
 
     def write_part(self, part: int) -> PartWriter:
         """A context manager that commits the part at its end, and leaves no trace if an exception ends it."""
-        ids, attempts = self._plan().entries(part)
-        return PartWriter(self.folder, self.schema, self.manifest, part, dict(zip(ids, attempts, strict=True)))
+        return PartWriter(self.folder, self.schema, self.manifest, part, self._entries(part))
 
     def status(self) -> Status:
         return status_of(self._plan(), read_marks(self.folder))
 
+    def _entries(self, part: int) -> dict[str, int]:
+        entries = self._plan().entries(part)
+        if not entries:
+            raise VlprepError(f"part {part} of {self.folder} is not planned, or no longer; was the store overwritten?")
+        return entries
+
+    def _refuse_overwritten(self) -> None:
+        if read_manifest(self.folder).fingerprint != self.manifest.fingerprint:
+            raise VlprepError(
+                f"{self.folder} was overwritten by another run meanwhile, with other settings: "
+                "keep both with --out FOLDER"
+            )
+
     def _plan(self) -> Plan:
+        self._refuse_overwritten()
         plan = read_plan(self.folder)
         if plan is None:
             raise VlprepError(f"{self.folder} has no plan: run its command again")
@@ -123,6 +142,12 @@ def _refuse_foreign(folder: Path, *, overwrite: bool) -> None:
         raise SettingsError(f"{folder} is not empty and no store ({others[0]} …): choose another folder with --out")
     if own and not overwrite:
         raise SettingsError(f"{folder} has lost its {MANIFEST_NAME}: begin it anew with --overwrite")
+
+
+def _refuse_unplanned(folder: Path, plan: Plan) -> None:
+    marked = numbered(folder, ".json")
+    if marked and marked[-1] >= plan.num_parts:
+        raise VlprepError(f"{folder} has parts that are not in its {PLAN_NAME}: see `vlprep store verify {folder}`")
 
 
 # Marks go first: killed in the middle, an old part may not pass for one of the new store.

@@ -16,6 +16,7 @@ from vlprep.shards.arrays import checked_value, column_of
 from vlprep.shards.atomic import NewFile, clear_errors, folder_lock, write_file
 from vlprep.shards.manifest import Manifest, read_manifest
 from vlprep.shards.marks import ErrorInfo, Failure, Mark, encode_mark, mark_path, part_path, read_mark
+from vlprep.shards.plan import read_plan
 
 BATCH_BYTES = 8 << 20
 """A record batch is written when its rows reach this size."""
@@ -140,7 +141,7 @@ class PartWriter:
             self._arrow.close()
             self._file.sync()
         with folder_lock(self._folder):
-            if read_manifest(self._folder).fingerprint != self._manifest.fingerprint:
+            if self._is_overwritten():
                 raise VlprepError(
                     f"{self._folder} was overwritten by another run meanwhile: part {self._part} is dropped"
                 )
@@ -149,6 +150,12 @@ class PartWriter:
                 self._file.publish()
                 self.mark = self._new_mark()
                 write_file(mark_path(self._folder, self._part), encode_mark(self.mark))
+
+    def _is_overwritten(self) -> bool:
+        """Whether another run has begun the store anew: with other settings, or with the items cut otherwise."""
+        plan = read_plan(self._folder)
+        entries = plan.entries(self._part) if plan else {}
+        return read_manifest(self._folder).fingerprint != self._manifest.fingerprint or entries != self._attempts
 
     def _new_mark(self) -> Mark:
         return Mark(

@@ -18,13 +18,14 @@ from vlprep.cluster.quality import LevelQuality, level_quality, quantisation_err
 from vlprep.cluster.source import VectorSource
 from vlprep.cluster.train import TrainSettings, train
 from vlprep.cluster.vocabulary import VOCABULARY_NAME, Array, Vocabulary
-from vlprep.errors import SettingsError
+from vlprep.errors import SettingsError, VlprepError
 from vlprep.shards import StoreReader, StoreSettings
 from vlprep.shards.atomic import folder_lock, write_file
 from vlprep.shards.describe import describe
 from vlprep.shards.manifest import MANIFEST_NAME, read_manifest
 from vlprep.shards.schema import tokens_schema
 from vlprep.stages.run import OnStageEvent, RunSettings, Stage, StageReport, run_stage
+from vlprep.weights import sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def find_or_train(
 
     One that was trained before by the same settings is kept, even if there are more vectors now: new videos must not
     change the tokens of the others. `on_node(done, nodes)` hears of the training. Raises `SettingsError`, before any
-    work, where the store of tokens was made with other settings.
+    work, where the store of tokens was made with other settings, `VlprepError` where its vocabulary is damaged.
     """
     source = VectorSource(source_store(dataset, settings.source))
     folder = tokens_store(dataset, run.out)
@@ -130,6 +131,7 @@ def find_or_train(
     if settings.vocabulary is not None:
         return _read(settings.vocabulary, source)
     if not run.overwrite and (folder / VOCABULARY_NAME).is_file():
+        _refuse_damaged(folder)
         before = _read(folder / VOCABULARY_NAME, source)
         if before.vocabulary.settings.get("recipe") == settings.recipe():
             return before
@@ -211,6 +213,17 @@ def _refuse_other_settings(folder: Path, settings: StoreSettings) -> None:
     if (folder / MANIFEST_NAME).is_file():
         known = replace(settings, weights=read_manifest(folder).weights)
         Stage(folder=folder, items=(), schema=tokens_schema(), settings=known, worker="", arguments={}).open()
+
+
+def _refuse_damaged(folder: Path) -> None:
+    """Where there are tokens, the vocabulary beside them must be theirs."""
+    weights = read_manifest(folder).weights if (folder / MANIFEST_NAME).is_file() else None
+    path = folder / VOCABULARY_NAME
+    if weights and sha256_of(path) != weights["sha256"]:
+        raise VlprepError(
+            f"{path} is damaged, or not what the tokens beside it were made with: remove it and run the same command "
+            "again, which trains it again, or begin anew with --overwrite"
+        )
 
 
 def _judge(

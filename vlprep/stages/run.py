@@ -16,7 +16,7 @@ import pyarrow as pa
 from vlprep.engines.base import Event, PartDone, PartFinished, WorkerSpec
 from vlprep.engines.devices import parse_devices
 from vlprep.engines.local import run_parts
-from vlprep.errors import SettingsError
+from vlprep.errors import SettingsError, VlprepError
 from vlprep.shards import Status, Store, StoreSettings
 from vlprep.stages.store_group import GroupStage, Output
 
@@ -47,7 +47,7 @@ class RunSettings:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise SettingsError(f"--workers takes a number from 1, not {self.workers}")
-        if self.item_timeout <= 0:
+        if not self.item_timeout > 0:  # so that NaN is refused too
             raise SettingsError(f"--item-timeout takes seconds above 0, not {self.item_timeout:g}")
         if self.limit is not None and self.limit < 1:
             raise SettingsError(f"--limit takes a number from 1, not {self.limit}")
@@ -170,6 +170,11 @@ def run_stage(stage: Stage | GroupStage, run: RunSettings, on_event: OnStageEven
         item_timeout=run.item_timeout,
         on_event=watch,
     )
+    if gone := set(parts).intersection(store.pending()):
+        raise VlprepError(
+            f"{store.folder} was overwritten by another run meanwhile: {len(gone):,} of this run's {len(parts):,} "
+            "parts are gone. Without --overwrite the same command makes what is missing"
+        )
     return StageReport(
         folder=store.folder, seconds=time.monotonic() - began, done=done, status=store.status(), steps=steps
     )
