@@ -21,7 +21,7 @@ from _measure import machine, matmul_rate, print_table, save
 from _regions import Size, make_case
 
 PICTURES = Size(images=6, short_side=600, long_side=1000, proposals=300)
-TINY_PICTURES = Size(images=1, short_side=64, long_side=96, proposals=8)
+TINY_PICTURES = Size(images=1, short_side=64, long_side=96, proposals=12)
 PARTS = 32
 """Copies of the pictures; the first warms up."""
 SPEED_LIMITS = (

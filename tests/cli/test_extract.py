@@ -77,7 +77,8 @@ def test_demo_where_nothing_can_be_written_is_1(vlprep, tmp_path):
     (tmp_path / "file").write_text("mine")
     result = vlprep("demo", "--out", tmp_path / "file" / "shapes", "--images", 2)
     assert result.exit_code == 1
-    assert result.stderr == f"Error: {tmp_path / 'file' / 'shapes' / 'annotations'}: Not a directory\n"
+    assert "Not a directory): choose another folder with --out" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_the_same_settings_find_nothing_to_do(document, folder):
