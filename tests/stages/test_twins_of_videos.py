@@ -76,11 +76,13 @@ def test_cbt_tells_videos_by_texts_and_clips_by_clips(moving: Path, exchanged: P
     assert found.recall[10].value <= 2 * found.chance[10]
 
 
-def test_videobert_tells_visual_tokens_by_what_is_said(moving: Path, exchanged: Path) -> None:
-    """Masked ones, at three times the share that it tells by another's narration; which exchanged narration is, too."""
+def test_videobert_tells_words_by_what_is_seen(moving: Path, exchanged: Path) -> None:
+    """Masked ones, better than from another's visual tokens. (A visual token of half a second is told as well by those
+    beside it; how well narration tells longer ones is in docs/learning.md.)
+    """
     own, others = (train_twin("videobert-demo", folder).figures for folder in (moving, exchanged))
-    assert own["mfm/accuracy"] >= 3 * own["mfm/accuracy without"]
-    assert others["mfm/accuracy"] <= 1.2 * others["mfm/accuracy without"]
+    assert own["mlm/accuracy"] >= own["mlm/accuracy without"] + 0.05
+    assert abs(others["mlm/accuracy"] - others["mlm/accuracy without"]) <= 0.03
 
 
 def recall(found: RetrievalReport, cut: int) -> float:
