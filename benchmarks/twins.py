@@ -69,7 +69,7 @@ _MEASURES: Mapping[str, tuple[str, float | str]] = {
     "vilbert": ("vilbert/auc", 0.5),
     "oscar": ("oscar/auc", 0.5),
     "vlp": ("vlp/accuracy", "vlp/accuracy without"),
-    "videobert": ("mfm/accuracy", "mfm/accuracy without"),
+    "videobert": ("mlm/accuracy", "mlm/accuracy without"),
     "howto100m": ("howto100m/accuracy", _UNTRAINED),
     "milnce": ("milnce/accuracy", _UNTRAINED),
     "milnce-small-end": ("milnce-end-to-end/accuracy", _UNTRAINED),
