@@ -21,7 +21,7 @@ from vlprep.pretrain.file_corpus import FileCorpus
 from vlprep.pretrain.loader import StepBatches, Stream, token_counts
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.kinds import ModelConfig, find_kind
-from vlprep.pretrain.objectives.catalogue import make_objectives, require_fit
+from vlprep.pretrain.objectives.catalogue import make_objectives
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.places import CorpusSettings
 from vlprep.pretrain.recipe import Recipe
@@ -72,7 +72,6 @@ def prepare(
     corpus = Mixture(corpora)
     rule = SequenceRule(words=words, visual_tokens=facts.visual_vocabulary)
     objectives = make_objectives(recipe.objectives, rule)
-    require_fit(recipe.objectives, recipe.model)
     if not recipe.batches.samples and any("video" in objective.needs() for objective in objectives.values()):
         raise SettingsError("whole videos are batched by their number: set batches.samples, 32 for example")
     items = held_out_items(corpus, recipe.train.validation_share)
@@ -83,7 +82,9 @@ def prepare(
     for name, objective in objectives.items():
         fewest = getattr(objective, "fewest", 1)
         if 0 < recipe.batches.samples < fewest:
-            raise SettingsError(f"{name} takes {fewest} samples a batch or more, not batches.samples = 1")
+            raise SettingsError(
+                f"{name} takes {fewest} samples a batch or more, not batches.samples = {recipe.batches.samples}"
+            )
         usable = corpus.usable_for(objective.needs())
         if longest is not None:
             fits = token_counts(corpus, objective)[usable] <= longest
