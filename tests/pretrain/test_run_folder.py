@@ -153,3 +153,13 @@ def test_the_log_of_a_run_that_saved_nothing_makes_room(tmp_path: Path) -> None:
         (tmp_path / name).write_text("")
     forget_run(tmp_path, begin_anew=False)
     assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
+
+
+def test_a_loader_lost_while_saving_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose(*given: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    monkeypatch.setattr(torch, "save", lose)
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        save(tmp_path, 10)
+    assert not list((tmp_path / "checkpoints").iterdir())

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vlprep.errors import SettingsError, VlprepError
+from vlprep.pretrain.mishaps import is_lost_loader
 
 MODEL_NAME, TRAINING_NAME, STATE_NAME = "model.safetensors", "training.pt", "state.json"
 
@@ -61,6 +62,8 @@ def save_checkpoint(
         _sync(folder)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save's RuntimeError is a full disk too
         shutil.rmtree(temporary, ignore_errors=True)
+        if is_lost_loader(error):  # while this was being written
+            raise
         raise VlprepError(
             f"{folder}: the checkpoint of step {state.step} could not be written ({error}); the run can be resumed from"
             " the last one when there is room"

@@ -18,8 +18,7 @@ def in_words() -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise VlprepError(_full(error)) from error
     except RuntimeError as error:
-        # torch watches its loaders by a signal: their end may show anywhere, with this as its only mark
-        if "DataLoader worker" in str(error):
+        if is_lost_loader(error):
             raise VlprepError(
                 f"a process that makes batches was lost ({str(error).strip()}), for want of memory as a rule: fewer of"
                 " them (--set train.loaders=1) or smaller batches take less; the same command goes on from the last"
@@ -28,6 +27,11 @@ def in_words() -> Iterator[None]:
         if "can't allocate memory" in str(error):  # the CPU's
             raise VlprepError(_full(error)) from error
         raise
+
+
+def is_lost_loader(error: BaseException) -> bool:
+    """torch watches its loaders by a signal: their end may show anywhere, with this as its only mark."""
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
 
 
 def _full(error: BaseException) -> str:
