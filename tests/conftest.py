@@ -27,6 +27,18 @@ def _own_logging() -> Iterator[None]:
     logger.handlers[:], logger.propagate = handlers, propagate
 
 
+@pytest.fixture(autouse=True)
+def _own_priority() -> Iterator[None]:
+    """No test may make the process real-time, as SVT-AV1 does: the children of later tests could starve each other."""
+    before = _priority()
+    yield
+    assert _priority() == before
+
+
+def _priority() -> int:
+    return os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else 0
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of reference outputs and sample data beside the checkout; tests that need it skip without it."""
