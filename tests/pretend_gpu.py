@@ -58,7 +58,7 @@ class OnGpu(Tensor):
         return False
 
     def to(self, *args: Any, copy: bool = False, **kwargs: Any) -> Tensor:
-        if isinstance(args[0], OnGpu):
+        if args and isinstance(args[0], OnGpu):
             args = (args[0].dtype, *args[1:])
         device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
         if device is None or device.type == "cuda":

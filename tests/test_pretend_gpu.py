@@ -13,21 +13,27 @@ import pytest
 import torch
 from detect.networks import FAMILIES, loaded, picture, published_weights, tiny
 from pretend_gpu import GPU, PretendGpu
-from stages.rendered import write_moving_scenes, write_scenes
+from stages import inline_engine
+from stages.rendered import HALF_SECONDS, write_moving_scenes, write_scenes
 from torch import nn
 
 from vlprep.clips.encoder import build_encoder
 from vlprep.detect.base import Detector
 from vlprep.detect.families import build_detector
+from vlprep.engines import devices
 from vlprep.errors import SettingsError
 from vlprep.pretrain.checkpoint import read_model
 from vlprep.pretrain.recipe import load_recipe, with_settings
 from vlprep.pretrain.run_folder import read_metrics
 from vlprep.shards import StoreReader
+from vlprep.stages import run as stage_run
 from vlprep.stages.caption import caption
 from vlprep.stages.embed import embed
 from vlprep.stages.evaluate import evaluate, evaluate_retrieval
+from vlprep.stages.extract_regions import RegionSettings, extract_regions
+from vlprep.stages.extract_video import VideoSettings, extract_video
 from vlprep.stages.pretrain import PretrainReport, pretrain
+from vlprep.stages.run import RunSettings
 
 IMAGES = ("uniter-small", "lxmert-small", "vilbert-small", "vlp-small", "oscar-small", "oscar-plus-small")
 VIDEOS = (
@@ -113,6 +119,34 @@ def test_clip_encoders(name: str) -> None:
     with PretendGpu():
         found = build_encoder(name, weights="random:0", overrides=overrides, device="cuda:0").encode(clips)
         assert torch.equal(found.cpu(), expected)
+
+
+@pytest.mark.parametrize("of", ["scenes", "moving"])
+def test_extraction(of: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers choose batches, put away what the device found and write it; in this process, to be under pretence."""
+    folder = request.getfixturevalue(of)
+    monkeypatch.setattr(stage_run, "run_parts", inline_engine.run_parts)
+    monkeypatch.setattr(devices, "cuda_count", lambda: 1)
+
+    def extract(device: str) -> list[dict[str, Any]]:
+        settings = RunSettings(device=device, limit=4, out=tmp_path / device)
+        if of == "scenes":
+            extract_regions(folder, RegionSettings(detector="demo"), settings)
+        else:
+            extract_video(folder, VideoSettings(encoders=(HALF_SECONDS,)), settings)
+        return list(StoreReader(tmp_path / device))
+
+    expected = extract("cpu")
+    with PretendGpu():
+        found = extract("cuda")
+    assert len(found) == len(expected) == 4
+    for one, other in zip(expected, found, strict=True):
+        assert one.keys() == other.keys()
+        for column, value in one.items():
+            if getattr(value, "dtype", None) == np.float16:  # of larger batches, see above
+                np.testing.assert_allclose(other[column], value, atol=1e-3, rtol=4e-3, err_msg=column)
+            else:
+                np.testing.assert_array_equal(other[column], value, err_msg=column)
 
 
 @pytest.mark.parametrize("name", [*IMAGES, *VIDEOS])
