@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pretrain.stores import learnable_images, told_videos
+from pretrain.stores import learnable_images, text, told_videos, write
 
 from vlprep.cluster.train import TrainSettings, train
 from vlprep.cluster.vocabulary import VOCABULARY_NAME
@@ -17,6 +17,7 @@ from vlprep.errors import SettingsError
 from vlprep.pretrain.checkpoint import checkpoints, read_state
 from vlprep.pretrain.recipe import Recipe, load_recipe, with_objectives, with_settings
 from vlprep.pretrain.run_folder import as_toml, read_metrics
+from vlprep.shards.schema import text_schema
 from vlprep.stages.pretrain import Begun, pretrain
 from vlprep.text.tokenizer import SPECIALS
 
@@ -75,6 +76,20 @@ def test_a_run_leaves_checkpoints_metrics_and_its_recipe(images, recipe, tmp_pat
     assert [entry["step"] for entry in entries if entry["kind"] == "train"] == [2, 4, 6, 8]
     assert [entry["step"] for entry in entries if entry["kind"] == "validation"] == [4, 8]
     assert {"mlm/accuracy", "mlm/accuracy without", "itm/auc", "mrc-kl/loss"} <= report.figures.keys()
+
+
+def test_a_store_that_is_not_whole_is_told(images, recipe, tmp_path) -> None:
+    torn = shutil.copytree(images, tmp_path / "torn")
+    more = {f"{number:03}.jpg#0": text(f"{number:03}.jpg", [11, 21]) for number in range(40)}
+    shutil.rmtree(torn / "vlprep" / "text")
+    write(torn / "vlprep" / "text", text_schema(), "text", more, part_size=30)
+    give_tokenizer(torn / "vlprep" / "text")
+    with (torn / "vlprep" / "text" / "part-00001.arrow").open("r+b") as part:
+        part.truncate(100)
+    events: list[object] = []
+    pretrain([torn], recipe, out=tmp_path / "run", device="cpu", on_event=events.append)
+    [note] = events[0].notes
+    assert note.startswith(f"{torn / 'vlprep' / 'text'} is not whole: 10 of its items are still to do")
 
 
 def test_the_same_call_resumes_and_other_settings_are_refused(images, recipe, tmp_path) -> None:

@@ -45,7 +45,7 @@ from vlprep.pretrain.trainer import Logged, PretrainStep, Saved, Trainer
 from vlprep.pretrain.validate import Validated, validate
 from vlprep.report.curves import draw_curves
 from vlprep.shards.atomic import clear_errors
-from vlprep.stages.pretrain_data import data_facts, find_stores, read_vocabulary, run_data, text_vocabulary
+from vlprep.stages.pretrain_data import data_facts, find_stores, read_vocabulary, run_data, text_vocabulary, unfinished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +140,9 @@ def _train(
     world.wait()
     model = _build_model(config, recipe, vocabulary, words)
     _fit_to_features(model, recipe.model, prepared, facts)
-    notes = [load_initial(model, recipe.model.init).summary()] if recipe.model.init and start is None else []
+    notes = unfinished(stores)
+    if recipe.model.init and start is None:
+        notes.append(load_initial(model, recipe.model.init).summary())
     trainer = Trainer(model, prepared.objectives, prepared.batches, recipe.train, recipe.optimiser, world, folder)
     if start is not None:
         trainer.resume(start)

@@ -17,6 +17,7 @@ from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.recipe import Recipe
 from vlprep.pretrain.run_data import RunData
 from vlprep.pretrain.setup import store_facts
+from vlprep.shards.describe import describe
 from vlprep.shards.manifest import MANIFEST_NAME, read_manifest
 from vlprep.stages.tokenize_text import open_store_encoder
 from vlprep.text.tokenizer import TOKENIZER_NAME
@@ -58,6 +59,25 @@ def find_stores(folder: Path, recipe: Recipe, like: Path | None = None) -> Datas
         regions=found["regions"] if use_regions else None,
         tokens=None if use_regions else found["tokens"],
     )
+
+
+def unfinished(stores: Sequence[DatasetStores]) -> list[str]:
+    """A line for each store that has planned items without a row or a failure: one that its command has not finished,
+    or of which a part is torn. What is there is used.
+    """
+    folders = [
+        folder
+        for dataset in stores
+        for folder in (dataset.text, dataset.regions, dataset.tokens, *dataset.features)
+        if folder is not None
+    ]
+    pending = {folder: describe(folder)["pending"] for folder in folders}
+    return [
+        f"{folder} is not whole: {count:,} of its items are still to do and are not trained on; the command that makes"
+        " it goes on with them"
+        for folder, count in pending.items()
+        if count
+    ]
 
 
 def _commands(folder: Path, recipe: Recipe, like: Path | None) -> dict[str, str]:
