@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ _run_argument = click.argument("run", type=click.Path(path_type=Path))
 
 @click.group()
 def checkpoint() -> None:
-    """Look at a run's checkpoints, export its weights.
+    """Look at a run's checkpoints, export its weights, import published ones.
 
     RUN is a run's folder, for its newest checkpoint, or one of its checkpoints, such as
     coco/vlprep/runs/uniter-small/checkpoints/step-00002000.
@@ -110,3 +111,35 @@ def export(run: Path, form: Format, out: Path | None, as_json: bool) -> None:
         click.echo(f"left out, having no name there: {counted(len(exported.left_out), 'tensor')}")
         for name in exported.left_out:
             click.echo(f"  {name}")
+
+
+@checkpoint.command("import")
+@click.argument("source", metavar="WEIGHTS")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--recipe", required=True, help="The system's, such as howto100m: its model, objectives and inputs.")
+@click.option("--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting of the recipe.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The run's folder.  [default: DATASET/vlprep/runs/RECIPE-published]"
+)
+@json_option
+@common_options
+def import_(
+    source: str, dataset: Path, recipe: str, assignments: Sequence[str], out: Path | None, as_json: bool
+) -> None:
+    """Published WEIGHTS as a run that has done no step, to evaluate and embed with.
+
+    WEIGHTS is what `vlprep pretrain --init` takes: howto100m_pt_model.pth, univl.pretrained.bin, uniter-base.pt, a
+    Hugging Face folder. The stores of DATASET give the sizes that the recipe leaves open, and are to be made as the
+    published ones were: with the same tokenizer or words, and features of the same network.
+    """
+    from vlprep.pretrain.recipe import load_recipe, with_settings
+    from vlprep.stages.import_checkpoint import import_checkpoint
+
+    folder = out or dataset / "vlprep" / "runs" / f"{Path(recipe).stem}-published"
+    done = import_checkpoint(source, dataset, with_settings(load_recipe(recipe), assignments), folder)
+    if as_json:
+        print_json(asdict(done))
+        return
+    click.echo(f"{done.folder}: {done.weights.summary()}")
+    if done.weights.initial:
+        click.echo("what depends on those that keep their initial values says nothing of the published model", err=True)

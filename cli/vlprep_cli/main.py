@@ -41,7 +41,9 @@ _COMMANDS = {
     "evaluate": LazyCommand("vlprep_cli.evaluate:evaluate", "Retrieval, matching and hidden words of a trained model."),
     "embed": LazyCommand("vlprep_cli.embed:embed", "Narrated segments of videos as vectors of a trained model."),
     "objectives": LazyCommand("vlprep_cli.objectives:objectives", "The pretraining tasks, with their formulae."),
-    "checkpoint": LazyCommand("vlprep_cli.checkpoint:checkpoint", "Look at a run's checkpoints, export its weights."),
+    "checkpoint": LazyCommand(
+        "vlprep_cli.checkpoint:checkpoint", "Look at a run's checkpoints, export and import weights."
+    ),
     "show": LazyCommand("vlprep_cli.show:show", "One image with its regions, or one video with its tokens or clips."),
     "demo": LazyCommand("vlprep_cli.demo:demo", "Render a small dataset, extract its regions, draw a contact sheet."),
     "datasets": LazyCommand("vlprep_cli.datasets:datasets", "What is in a folder of images, videos and captions."),

@@ -39,7 +39,8 @@ class InitialWeights:
     def summary(self) -> str:
         """One line for people, the parts of the model by name."""
         total = len(self.loaded) + len(self.partly) + len(self.initial)
-        parts = [f"{len(self.loaded) + len(self.partly)} of {total} tensors from {self.source} ({self.file})"]
+        where = self.source if self.source == str(self.file) else f"{self.source} ({self.file})"
+        parts = [f"{len(self.loaded) + len(self.partly)} of {total} tensors from {where}"]
         if self.partly:
             parts.append(f"in part {', '.join(self.partly)}")
         if self.initial:

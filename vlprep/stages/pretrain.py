@@ -8,26 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from vlprep.cluster.vocabulary import Vocabulary
 from vlprep.errors import SettingsError
 from vlprep.interop.initial import load_initial
-from vlprep.pretrain.base import LooksAtRegions, StoreFacts
 from vlprep.pretrain.checkpoint import checkpoints
 from vlprep.pretrain.corpus import DatasetStores
 from vlprep.pretrain.distributed import World, join_world
-from vlprep.pretrain.embeddings import VisualTokenEmbeddings
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.mishaps import in_words
-from vlprep.pretrain.models.cbt import Cbt
 from vlprep.pretrain.models.config_file import read_model_config, write_model_config
-from vlprep.pretrain.models.kinds import ModelConfig, build_model, differences
-from vlprep.pretrain.models.milnce import MilNce, MilNceSettings
-from vlprep.pretrain.models.single_stream import SingleStream
-from vlprep.pretrain.models.univl import Univl
+from vlprep.pretrain.models.kinds import ModelConfig, differences
 from vlprep.pretrain.objectives.catalogue import require_fit
 from vlprep.pretrain.recipe import Recipe
 from vlprep.pretrain.run_data import item_keys, require_same_items, write_items, write_run_data
@@ -39,12 +30,12 @@ from vlprep.pretrain.run_folder import (
     read_metrics,
     starting_point,
 )
-from vlprep.pretrain.settings import ClipModelSettings, ModelSettings, RegionModelSettings
-from vlprep.pretrain.setup import Prepared, mean_region, model_config, open_corpora, prepare, some_clips
+from vlprep.pretrain.setup import model_config, open_corpora, prepare
 from vlprep.pretrain.trainer import Logged, PretrainStep, Saved, Trainer
 from vlprep.pretrain.validate import Validated, validate
 from vlprep.report.curves import draw_curves
 from vlprep.shards.atomic import clear_errors
+from vlprep.stages.initial_model import build_initial, fit_to_features
 from vlprep.stages.pretrain_data import data_facts, find_stores, read_vocabulary, run_data, text_vocabulary, unfinished
 
 
@@ -138,8 +129,8 @@ def _train(
             write_run_data(folder, run_data(datasets, stores))
             write_items(folder, keys, prepared.held_out_items)
     world.wait()
-    model = _build_model(config, recipe, vocabulary, words)
-    _fit_to_features(model, recipe.model, prepared, facts)
+    model = build_initial(config, recipe, vocabulary, words)
+    fit_to_features(model, recipe.model, prepared, facts)
     notes = unfinished(stores)
     if recipe.model.init and start is None:
         notes.append(load_initial(model, recipe.model.init).summary())
@@ -207,38 +198,6 @@ def _require_alike(start: Path, config: ModelConfig, keys: NDArray[np.uint64]) -
     if differing := differences(read_model_config(run), config):
         raise SettingsError(f"{start} does not fit this recipe ({'; '.join(differing)})")
     require_same_items(run, keys)
-
-
-def _build_model(
-    config: ModelConfig, recipe: Recipe, vocabulary: Vocabulary | None, words: TextVocabulary
-) -> nn.Module:
-    """Seeded initial weights; visual tokens start from their vocabulary's centroids, MIL-NCE's words from their
-    vectors.
-    """
-    torch.manual_seed(recipe.train.seed)
-    model = build_model(config)
-    if vocabulary is not None and isinstance(model, SingleStream):
-        embeddings = model.bert["visual_embeddings"]
-        assert isinstance(embeddings, VisualTokenEmbeddings)
-        embeddings.load_centroids(torch.from_numpy(vocabulary.centroids[-1]))
-    if isinstance(model, MilNce) and words.vectors is not None and words.vectors.dim:
-        model.load_words(torch.from_numpy(words.vectors[np.arange(words.size)]))
-    elif isinstance(recipe.model, MilNceSettings) and recipe.model.freeze_words and not recipe.model.init:
-        raise SettingsError(
-            "the words have no vectors and would keep random ones: vlprep tokenize DATASET --tokenizer words:FILE (of"
-            " MIL-NCE's dict.npy with word2vec.pth beside it), --init s3d_howto100m.pth, or model.freeze_words = false"
-        )
-    return model
-
-
-def _fit_to_features(model: nn.Module, settings: ModelSettings, prepared: Prepared, facts: StoreFacts) -> None:
-    """Where it is asked for, inputs begin centred on what the training features have in common."""
-    if isinstance(settings, RegionModelSettings) and settings.centre_regions and facts.region_dim:
-        assert isinstance(model, LooksAtRegions)
-        model.centre_regions(torch.from_numpy(mean_region(prepared)))
-    if isinstance(settings, ClipModelSettings) and settings.standardise_clips:
-        assert isinstance(model, Univl | Cbt)
-        model.standardise_clips(torch.from_numpy(some_clips(prepared)), settings.standardise_clips)
 
 
 def _say_nothing(event: PretrainEvent) -> None:
