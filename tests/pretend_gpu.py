@@ -4,15 +4,16 @@ fails where CUDA would refuse it: tensors of two devices in one operation, NumPy
     with PretendGpu() as gpu:
         loss = model.to(GPU)(batch.to(GPU))
 
-It shows nothing of CUDA's own kernels, of their speed or of autocast. torch itself takes the tensors for the CPU's,
-since its backward pass would look for a driver; only Python sees their device.
+Autocast casts as CUDA's does (other operations than the CPU's), as far as Python calls them. It shows nothing of CUDA's
+own kernels or their speed. torch itself takes the tensors for the CPU's, since its backward pass would look for a
+driver; only Python sees their device.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import torch
@@ -25,6 +26,29 @@ GPU = torch.device("cuda", 0)
 
 MAY_MIX = {"_to_copy", "to", "copy_", "index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 """Indices may lie on the CPU."""
+# https://docs.pytorch.org/docs/stable/amp.html, "CUDA Op-Specific Behavior", by their names in Python
+IN_HALF = {
+    *("linear", "matmul", "__matmul__", "__rmatmul__", "bmm", "mm", "mv", "addmm", "baddbmm", "einsum", "prelu"),
+    *("conv1d", "conv2d", "conv3d", "scaled_dot_product_attention"),
+}
+IN_FLOAT32 = {
+    *("layer_norm", "group_norm", "softmax", "log_softmax", "cross_entropy", "nll_loss", "mse_loss", "l1_loss"),
+    *("smooth_l1_loss", "kl_div", "binary_cross_entropy_with_logits", "cosine_similarity", "margin_ranking_loss"),
+    *("exp", "expm1", "log", "log1p", "log2", "pow", "__pow__", "__rpow__", "rsqrt", "reciprocal", "__rtruediv__"),
+    *("__rdiv__", "sum", "prod", "cumsum", "cumprod", "norm", "normalize", "dist", "cdist", "softplus", "acos", "tan"),
+}
+IN_WIDEST = {
+    "cat",
+    "stack",
+    "index_put",
+    "index_put_",
+    "addcmul",
+    "addcdiv",
+    "dot",
+    "tensordot",
+    "scatter_add",
+    "cross",
+}
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "repeat_interleave"}
 
 
@@ -167,6 +191,57 @@ class _Calls(TorchFunctionMode):
             self.makes = before
 
 
+class _CudaAutocast(TorchFunctionMode):
+    """In the place of `torch.autocast("cuda")`."""
+
+    def __init__(self, dtype: torch.dtype | None, *, enabled: bool) -> None:
+        super().__init__()
+        self._dtype, self._enabled = dtype or torch.float16, enabled
+
+    def __enter__(self) -> _CudaAutocast:
+        _CudaAutocast.entered.append(self)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        _CudaAutocast.entered.pop()
+
+    entered: ClassVar[list[_CudaAutocast]] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(function, "__name__", "")
+        if _CudaAutocast.entered[-1] is not self or not self._enabled:
+            return function(*args, **kwargs)
+        if name == "binary_cross_entropy":
+            raise RuntimeError("binary_cross_entropy is unsafe under autocast: use the one with logits")
+        dtype = None
+        if name in IN_HALF:
+            dtype = self._dtype
+        elif name in IN_FLOAT32:
+            dtype = torch.float32
+        elif name in IN_WIDEST:
+            found = {value.dtype for value in tree_leaves((args, kwargs)) if _is_cast(value)}
+            dtype = torch.float32 if torch.float32 in found else None
+        if dtype is not None:
+            args, kwargs = tree_map(lambda value: value.to(dtype) if _is_cast(value) else value, (args, kwargs))
+        return function(*args, **kwargs)
+
+
+def _is_cast(value: Any) -> bool:
+    return isinstance(value, OnGpu) and value.is_floating_point() and value.dtype != torch.float64
+
+
+def _autocast(device_type: str, dtype: torch.dtype | None = None, enabled: bool = True) -> Any:
+    if device_type == "cuda":
+        return _CudaAutocast(dtype, enabled=enabled)
+    return _AUTOCAST(device_type, dtype=dtype, enabled=enabled)
+
+
+_AUTOCAST = torch.autocast
+
+
 def _enter_inference(mode: Any) -> None:
     mode.before = torch.is_grad_enabled()
     torch.set_grad_enabled(False)
@@ -177,6 +252,7 @@ def _leave_inference(mode: Any, *error: Any) -> None:
 
 
 _STAND_INS = {
+    "torch.autocast": _autocast,
     # tensors of inference mode cannot be wrapped
     "torch.inference_mode.__enter__": _enter_inference,
     "torch.inference_mode.__exit__": _leave_inference,
