@@ -14,6 +14,7 @@ from vlprep.errors import SettingsError
 from vlprep.pretrain.checkpoint import read_model
 from vlprep.pretrain.recipe import load_recipe, with_settings
 from vlprep.pretrain.run_folder import read_metrics
+from vlprep.pretrain.trainer import Logged
 from vlprep.shards import StoreReader
 from vlprep.stages.caption import caption
 from vlprep.stages.embed import embed
@@ -108,3 +109,22 @@ def embedded(run: PretrainReport, dataset: Path, out: Path, device: str) -> obje
 
 def captions(run: PretrainReport, dataset: Path, out: Path, device: str) -> object:
     return caption(run.checkpoint, dataset, most=2, device=device)
+
+
+def test_kernels_give_the_same_bits_while_it_trains(scenes: Path, tmp_path: Path) -> None:
+    seen: list[bool] = []
+    recipe = with_settings(load_recipe("uniter-small"), ["train.steps=1", "train.log_every=1", "train.loaders=0"])
+    for wanted in (recipe, with_settings(recipe, ["train.deterministic=false"])):
+        with PretendGpu():
+            pretrain(
+                [scenes],
+                wanted,
+                out=tmp_path / f"run {len(seen)}",
+                device="cuda",
+                on_event=lambda event: (
+                    seen.append(torch.are_deterministic_algorithms_enabled()) if isinstance(event, Logged) else None
+                ),
+            )
+    assert seen == [True, False]
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory

@@ -67,6 +67,8 @@ def join_world(device: str = "auto") -> Iterator[World]:
     chosen = find_device(device, local=int(os.environ.get("LOCAL_RANK", "0")), processes=size)
     on_gpu = chosen.type == "cuda"
     if on_gpu:
+        # read when cuBLAS starts; without it its products need not be the same twice
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.cuda.set_device(chosen)
     if size == 1:
         yield World(0, 1, chosen)

@@ -146,6 +146,8 @@ class TrainSettings:
     """Micro-batches a step and process."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     seed: int = 42
+    deterministic: bool = True
+    """On a GPU, kernels that give the same bits each time, where torch has them; they are slower."""
     log_every: int = 50
     save_every: int = 2000
     keep: int = 2

@@ -26,6 +26,7 @@ from vlprep.pretrain.checkpoint import TrainingState, read_model, read_state, re
 from vlprep.pretrain.distributed import World
 from vlprep.pretrain.loader import StepBatches, load
 from vlprep.pretrain.optim import learning_rate, make_optimiser
+from vlprep.pretrain.repeatable import same_bits, seed_everything
 from vlprep.pretrain.settings import OptimiserSettings, TrainSettings
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -158,6 +159,10 @@ class Trainer:
         A checkpoint comes last in its step, and with an entry of its own in the log: so a resumed run logs and
         validates what a killed one had not, and over the same steps.
         """
+        with same_bits(self.world.device, wanted=self.settings.deterministic):
+            self._run(on_event, after_step)
+
+    def _run(self, on_event: Callable[[Logged | Saved], None], after_step: Callable[[int], None]) -> None:
         settings, began, first = self.settings, time.perf_counter(), self.state.step
         interval = _Interval()
         for step, micro_batches in self._steps():
@@ -204,9 +209,8 @@ class Trainer:
         counts = dict(zip(group[0].counts, summed, strict=True))
         for number, batch in enumerate(group):
             place = number * self.world.size + self.world.rank
-            _seed(
-                self.world.device, int(np.random.SeedSequence([self.settings.seed, step, place]).generate_state(1)[0])
-            )
+            seed = np.random.SeedSequence([self.settings.seed, step, place]).generate_state(1)[0]
+            seed_everything(self.world.device, int(seed))
             with self._no_sync(last=number == len(group) - 1):
                 with self._autocast():
                     loss: Loss = self.module(batch)
@@ -284,16 +288,6 @@ class Trainer:
             )
             on_event(Saved(step=self.state.step, path=path))
         self.world.wait()
-
-
-def _seed(device: torch.device, seed: int) -> None:
-    """As `torch.manual_seed`, which on a CPU alone keeps a call and its stack for each kind of accelerator that might
-    be used later: 0.2 ms.
-    """
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(seed)
-    else:
-        torch.manual_seed(seed)
 
 
 def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
