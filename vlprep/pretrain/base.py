@@ -51,8 +51,8 @@ class RegionSample:
     def confidences(self) -> NDArray[np.float32]:
         """(R,) the detector's probability of `object_ids_R`, as LXMERT's and VLP's features have it.
 
-        Not a store's `max_conf`: the `caffe` rule takes that after its NMS, of another class where the likeliest one was
-        suppressed, or of none.
+        Not a store's `max_conf`: the `caffe` rule takes that after its NMS, of another class where the likeliest one
+        was suppressed, or of none.
         """
         if self.class_probs_RK is not None:
             return self.class_probs_RK[np.arange(len(self.object_ids_R)), self.object_ids_R].astype(np.float32)
