@@ -141,6 +141,22 @@ def test_the_most_probable_classes_alone_are_no_distribution(images, tmp_path) -
     assert corpus.sample(0).regions.class_probs_RK is None
 
 
+@pytest.mark.parametrize("soft_labels", ["full", 2, "none"])
+def test_a_regions_confidence_is_the_probability_of_its_label(images, tmp_path, soft_labels) -> None:
+    row = image(3, 3) | {"object_ids": [2, 0, 3], "max_conf": [0.5, 0.25, 0.0]}  # of what survived the NMS
+    columns = {
+        "full": {"class_probs": [[0, 0, 0.75, 0], [0.25, 0, 0, 0], [0.125, 0, 0, 0.5]]},
+        2: {"class_ids": [[2, 0], [0, 1], [3, 0]], "class_probs": [[0.75, 0], [0.25, 0], [0.5, 0.125]]},
+        "none": {},
+    }
+    row = {name: column for name, column in row.items() if name != "class_probs"} | columns[soft_labels]
+    row |= {"remainder_prob": np.zeros(3)} if soft_labels == 2 else {}
+    regions = write(tmp_path / "some", regions_schema(8, 4, soft_labels=soft_labels), "regions", {"a.jpg": row})
+    corpus = Corpus(DatasetStores(text=images.text, regions=regions), CorpusSettings())
+    told = [0.5, 0.25, 0.0] if soft_labels == "none" else [0.75, 0.25, 0.5]
+    assert corpus.sample(0).regions.confidences().tolist() == told
+
+
 def test_missing_stores_are_named(images) -> None:
     with pytest.raises(SettingsError, match="vlprep tokenize"):
         Corpus(DatasetStores(regions=images.regions), CorpusSettings())

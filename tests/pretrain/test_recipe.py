@@ -40,6 +40,44 @@ def test_the_published_hyperparameters() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "optimiser", "warmup", "steps"),  # rate, betas, eps, decay, clip; the files say where from
+    [
+        ("lxmert", (1e-4, (0.9, 0.999), 1e-6, 0.01, 1.0), 35_850, 717_000),
+        ("vilbert", (1e-4, (0.9, 0.98), 1e-8, 0.01, 0.0), 6_050, 60_500),
+        ("vlp", (1e-4, (0.9, 0.999), 1e-6, 0.01, 1.0), 18_200, 182_000),
+        ("oscar", (5e-5, (0.9, 0.999), 1e-8, 0.01, 10.0), 0, 1_000_000),
+        ("oscar-plus", (5e-5, (0.9, 0.999), 1e-8, 0.01, 10.0), 0, 2_000_000),
+        ("howto100m", (1e-4, (0.9, 0.999), 1e-8, 0.0, 0.0), 0, 580_000),
+        ("milnce", (1e-3, (0.9, 0.999), 1e-8, 0.0, 0.0), 10_000, 726_000),
+        ("univl-stage1", (1e-4, (0.9, 0.999), 1e-6, 0.01, 1.0), 3_125, 31_250),
+        ("univl-stage2", (1e-4, (0.9, 0.999), 1e-6, 0.01, 1.0), 6_250, 62_500),
+        ("hero-order", (3e-5, (0.9, 0.98), 1e-6, 0.01, 1.0), 10_000, 100_000),
+    ],
+)
+def test_the_published_optimisers(name: str, optimiser: tuple[object, ...], warmup: int, steps: int) -> None:
+    recipe = load_recipe(name)
+    chosen = recipe.optimiser
+    assert (chosen.lr, chosen.betas, chosen.eps, chosen.weight_decay, chosen.clip) == optimiser
+    assert (chosen.warmup, recipe.train.steps) == (warmup, steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "samples", "sample", "processes"),
+    [
+        ("lxmert", 256, 36 + 14, 1),
+        ("vilbert", 512, 37 + 13, 1),
+        ("vlp", 512, 100 + 3 + 11, 1),
+        ("oscar", 768, 80, 8),  # 35 pieces and 10 to 50 regions
+        ("oscar-plus", 1024, 80, 8),
+    ],
+)
+def test_token_budgets_hold_the_published_batches(name: str, samples: int, sample: int, processes: int) -> None:
+    recipe = load_recipe(name)
+    held = recipe.batches.tokens * recipe.train.accumulate * processes / sample
+    assert held == pytest.approx(samples, rel=0.01)
+
+
+@pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("[model]\nlayer = 3", "recipe.model: no setting layer; there are kind, init, layers"),

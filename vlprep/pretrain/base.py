@@ -37,7 +37,7 @@ class RegionSample:
     """Over the foreground classes; None, as `background_R` is, where the store has not the whole distribution."""
     background_R: NDArray[np.float16] | NDArray[np.float32] | None = None
     confidence_R: NDArray[np.float16] | NDArray[np.float32] | None = None
-    """The detector's confidence in `object_ids_R`."""
+    """The probability of `object_ids_R`, for where there is no `class_probs_RK`."""
     attribute_probs_RA: NDArray[np.float16] | NDArray[np.float32] | None = None
     """None where the store has no attributes."""
 
@@ -49,8 +49,14 @@ class RegionSample:
         return np.concatenate([background_R1, self.class_probs_RK.astype(np.float32)], axis=1)
 
     def confidences(self) -> NDArray[np.float32]:
-        """(R,)."""
-        assert self.confidence_R is not None  # every store has it
+        """(R,) the detector's probability of `object_ids_R`, as LXMERT's and VLP's features have it.
+
+        Not a store's `max_conf`: the `caffe` rule takes that after its NMS, of another class where the likeliest one
+        was suppressed, or of none.
+        """
+        if self.class_probs_RK is not None:
+            return self.class_probs_RK[np.arange(len(self.object_ids_R)), self.object_ids_R].astype(np.float32)
+        assert self.confidence_R is not None  # every store has one of the two
         return self.confidence_R.astype(np.float32)
 
 

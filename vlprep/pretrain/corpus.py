@@ -93,7 +93,8 @@ class Corpus:
         self.kind = self.visual.manifest.kind
         columns = self.visual.manifest.columns
         # With `class_ids` the store has the most probable classes only; imported features may lack the background.
-        self.has_distributions = {"class_probs", "background_prob"} <= columns.keys() and "class_ids" not in columns
+        self.has_likeliest = "class_ids" in columns
+        self.has_distributions = {"class_probs", "background_prob"} <= columns.keys() and not self.has_likeliest
         self.has_attributes = "attribute_probs" in columns
         self.has_answers = self.text is not None and "answers" in self.text.manifest.columns
 
@@ -147,7 +148,7 @@ class Corpus:
             object_ids_R=row["object_ids"][begin:end],
             class_probs_RK=row["class_probs"][begin:end] if self.has_distributions else None,
             background_R=row["background_prob"][begin:end] if self.has_distributions else None,
-            confidence_R=row["max_conf"][begin:end],
+            confidence_R=row["class_probs"][begin:end, 0] if self.has_likeliest else row["max_conf"][begin:end],
             attribute_probs_RA=row["attribute_probs"][begin:end] if self.has_attributes else None,
         )
         return Sample(key=number, text_ids=text_ids, answers=self._answers(number), regions=regions)

@@ -42,7 +42,8 @@ class CorpusSettings:
     """Visual tokens of a segment where there is no narration."""
     max_visual_tokens: int = 64
     join_neighbours: float = 0.0
-    """Chance that a narrated segment is joined with the next one (VideoBERT §3.2: 0.5), drawn once, with `seed`."""
+    """Chance that a narrated segment is joined with the next one (VideoBERT §3.2 gives no figure; 0.5 in
+    the public repository's old loader), drawn once, with `seed`."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -5,8 +5,10 @@ suffix, or the dataset's own id). Rows whose image is not there are kept under t
 that as `source_id` too, so that joins by the dataset's own ids still find them.
 
 What the file says is stored, and nothing else: most probable class and its probability (`object_ids`, `max_conf`), no
-distribution and no background. So `mlm`, `itm`, `mrfr` and `mrc` can be trained from it, and `mrc-kl` cannot. Boxes and
-`proposals` are the same, as Caffe's extractor writes what it pooled from (generate_tsv.py:83-95).
+distribution and no background. So `mlm`, `itm`, `mrfr` and `mrc` can be trained from it, and `mrc-kl` cannot. The one
+attribute of a region is passed over: a store has the distribution over all, and some writers leave zeros there; so
+`lxmert` trains its other tasks from it. Boxes and `proposals` are the same, as Caffe's extractor writes what it pooled
+from (generate_tsv.py:83-95).
 """
 
 from __future__ import annotations

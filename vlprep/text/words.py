@@ -5,8 +5,9 @@ vectors of that size trained on the dataset's own texts (word2vec's skip-gram wi
 needs no download and is the same for the same texts. Words without a vector are left out.
 
 Of word2vec's files the text's own case counts and stop words are left out, as of HowTo100M's `caption.json`; of
-MIL-NCE's dictionary lower case and every word that it has (S3D_HowTo100M s3dg.py); of trained vectors lower case,
-without stop words.
+MIL-NCE's dictionary lower case and every word that it has (S3D_HowTo100M s3dg.py; deviation: MIL-NCE's training loader
+keeps the case, and so drops words with a capital that the dictionary has not); of trained vectors lower case, without
+stop words.
 
 Shape suffixes: V rows of the table, D vector size, N words.
 """

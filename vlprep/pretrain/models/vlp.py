@@ -4,8 +4,9 @@ Parameter names are those of `model.30.bin` (LuoweiZhou/VLP pytorch_pretrained_b
 A sequence is `[CLS] regions [SEP] caption [SEP]`. A region's projected feature stands for the word embedding and its
 projected geometry and class distribution for the position embedding; LayerNorms have eps 1e-5.
 
-Deviation: boxes are divided by the image's sides, where the published loader takes the largest coordinate among the
-boxes for the side (seq2seq_loader.py: "lazy normalization").
+Deviations: boxes are divided by the image's sides, where the published loader takes the largest coordinate among the
+boxes for the side (seq2seq_loader.py: "lazy normalization"); the first layer over features begins at random, where the
+published one begins as the detector's fc7 (modeling.py:1002-1018).
 
 Shape suffixes: T packed tokens, B sequences, R regions, M positions, H hidden size, D feature size, W words or classes,
 G box geometry.

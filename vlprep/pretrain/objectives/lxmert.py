@@ -16,8 +16,10 @@ image's region, 10 % kept.
 
 Deviations: random pieces come from the words only (published: special tokens too); all regions of an image that are
 replaced come from one other image (published: each from its own); the answers are those of the text stores, the 9500
-most frequent of each (published: a list beside the code). Stores without attributes or questions train the other tasks;
-in a mixture, regions without attributes and texts without answers are not counted.
+most frequent of each (published: a list beside the code). The confidence is the detector's probability of the class, as
+published; of a store without soft labels (`--soft-labels none`) it is what its selection went by. Stores without
+attributes or questions train the other tasks; in a mixture, regions without attributes and texts without answers are
+not counted.
 
 Shape suffixes: M masked pieces, B sequences, R regions, D feature size, K classes, A attributes, N answers.
 """

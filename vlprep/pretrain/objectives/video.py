@@ -5,6 +5,9 @@
     align  mean of -log softmax(W tanh-pooled [CLS])[label]; half of the texts get the tokens of another video;
            label 1 = aligned (ammesatyajit/VideoBERT's old code has 0)
 
+Deviation: in the paper the text-video regime trains alignment, and the two clozes see one modality; here a share of
+their sequences shows both (half in the recipe: `video_only`, and `text_only` of `mlm`).
+
 The text-only regime is `mlm` on samples without video. The public VideoBERT repository trains none of this
 (reference/training.md §1.8); the paper is the source.
 """
