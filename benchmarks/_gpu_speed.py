@@ -20,9 +20,9 @@ from _measure import matmul_rate, seconds_of
 from _regions import Case, OurWay
 from torch.utils.flop_counter import FlopCounterMode
 
-from vlprep.detect.arithmetic import exact
 from vlprep.detect.detector import RegionDetector
 from vlprep.detect.head import stream
+from vlprep.networks.exact import exact
 from vlprep.pretrain.base import RegionSample, Sample, to_device
 from vlprep.pretrain.encoder import EncoderConfig
 from vlprep.pretrain.masking import TextVocabulary, generator

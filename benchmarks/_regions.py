@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlprep.detect.anchors import map_anchors
-from vlprep.detect.arithmetic import exact
 from vlprep.detect.base import Regions
 from vlprep.detect.butd import BUTD
 from vlprep.detect.detector import RegionDetector
@@ -30,6 +29,7 @@ from vlprep.detect.spec import RegionSpec
 from vlprep.engines.base import Job, PartDone
 from vlprep.media.image import read_image
 from vlprep.media.scenes import write_coco_folder
+from vlprep.networks.exact import exact
 from vlprep.shards import StoreReader
 from vlprep.stages.extract_regions import Precision, RegionSettings, region_stage
 from vlprep.stages.region_rows import by_confidence, region_row

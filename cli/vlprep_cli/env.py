@@ -30,7 +30,6 @@ _LIBRARIES = (
     "huggingface-hub",
     "click",
     "rich",
-    "ray",
     "detectron2",
     "transformers",
     "datasets",

@@ -17,7 +17,6 @@ from vlprep.clips.encoder import TorchEncoder, build_encoder, pooled
 from vlprep.clips.pixels import network_input
 from vlprep.clips.presets import PRESETS, preset
 from vlprep.clips.spec import override
-from vlprep.clips.text_tower import WordIds, build_text_encoder
 from vlprep.clips.windows import cut
 from vlprep.errors import SettingsError
 
@@ -158,29 +157,6 @@ def test_a_frame_longer_clip_of_images_is_their_mean() -> None:
     pair = clips(1, 2)
     singles = build_encoder("resnet152", weights="random:0", overrides=SMALL).encode(pair[0][:, None])
     assert (encoder.encode(pair)[0] - singles.mean(0)).abs().max() <= 1e-5 * singles.abs().max()
-
-
-def test_words_beyond_the_limit_and_unknown_ones_are_left_out() -> None:
-    to_ids = WordIds(ids={"open": 1, "door": 2}, max_words=3)
-    assert to_ids(["Open the door, open door", "the", ""]).tolist() == [[1, 2, 1], [0, 0, 0], [0, 0, 0]]
-    assert WordIds(ids={"open": 1}, max_words=2, lower=False)(["Open open"]).tolist() == [[1, 0]]
-
-
-def test_a_dictionary_of_objects_or_of_another_length_is_refused(tmp_path: Path) -> None:
-    torch.save({"text_module.word_embd.weight": torch.zeros(3, 300)}, tmp_path / "s3d.pth")
-    np.save(tmp_path / "objects.npy", np.array(["a", 1], object), allow_pickle=True)
-    np.save(tmp_path / "numbers.npy", np.arange(3))
-    np.save(tmp_path / "short.npy", np.array(["a"]))
-    for name, message in [
-        ("objects", "not an array of words"),
-        ("numbers", "not a list"),
-        ("short", "dictionary has 1"),
-    ]:
-        with pytest.raises(SettingsError, match=message):
-            build_text_encoder(weights=tmp_path / "s3d.pth", dictionary=tmp_path / f"{name}.npy")
-    torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "video.pth")
-    with pytest.raises(SettingsError, match="no text tower"):
-        build_text_encoder(weights=tmp_path / "video.pth", dictionary=tmp_path / "short.npy")
 
 
 def test_an_override_keeps_the_preset() -> None:

@@ -14,7 +14,6 @@ from clips.golden_case import FEATURE, GoldenFolder, load_golden_weights
 from vlprep.clips.encoder import TorchEncoder, build_encoder
 from vlprep.clips.presets import PRESETS as PRESETS_BY_NAME
 from vlprep.clips.s3d import rename_s3d, rename_s3d_howto100m
-from vlprep.clips.text_tower import WordIds, build_text_encoder
 from vlprep.media.video.decode import open_video
 from vlprep.networks.planar import PlanarMaxPool3d
 
@@ -113,30 +112,6 @@ def test_checkpoints_of_the_mil_nce_repository_have_another_stem(
         found = encoder.encode(folder.clips("pancake", encoder.spec))[0].numpy()
         reference = folder.outputs[f"stem377.pancake.{what}"]
         assert np.abs(found - reference).max() <= FEATURE * np.abs(reference).max()
-
-
-def test_texts_fall_where_the_video_is(golden_folder: OpenFolder, checkpoint: Checkpoint, tmp_path: Path) -> None:
-    folder = golden_folder("s3d_howto100m")
-    np.save(tmp_path / "s3d_dict.npy", np.array([f"word{n}" for n in range(66_249)]))
-    texts = build_text_encoder(weights=checkpoint("s3d_howto100m"), dictionary=tmp_path / "s3d_dict.npy")
-    embeddings = {}
-    for words in (16, 30):
-        found = texts.encode_ids(torch.from_numpy(folder.outputs[f"text.ids{words}"])).numpy()
-        reference = folder.outputs[f"text.embedding{words}"]
-        assert np.abs(found - reference).max() <= FEATURE * np.abs(reference).max()
-        embeddings[words] = found
-    videos = np.stack([folder.outputs[f"{case}.video_embedding"] for case in folder.spec["cases"]])
-    similarity = folder.outputs["similarity"]
-    assert np.abs(embeddings[16] @ videos.T - similarity).max() <= FEATURE * np.abs(similarity).max()
-
-
-def test_words_become_the_ids_of_both_repositories(golden: Path) -> None:
-    table = json.loads((golden / "video/s3d_howto100m/text_tokens.json").read_text())
-    ids = {word: position + 1 for position, word in enumerate(table["dictionary"])}
-    for rule, lower in [("S3D_HowTo100M", True), ("MIL-NCE (no lower case)", False)]:
-        to_ids = WordIds(ids=ids, max_words=table["max_words"], lower=lower)
-        for row in table["rows"]:
-            assert to_ids([row["text"]]).tolist() == [row[rule]], (rule, row["text"])
 
 
 def test_every_published_name_goes_where_the_reference_map_says(golden: Path) -> None:

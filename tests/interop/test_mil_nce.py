@@ -6,8 +6,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from clips.golden_case import FEATURE, load_golden_weights
 from torch import Tensor
 
 from vlprep.errors import SettingsError
@@ -16,7 +18,7 @@ from vlprep.interop.initial import load_initial
 from vlprep.interop.mil_nce import to_mil_nce
 from vlprep.interop.published import write_mil_nce
 from vlprep.networks.s3dg import Stem
-from vlprep.pretrain.models.milnce import MilNce, MilNceConfig, ShownClips
+from vlprep.pretrain.models.milnce import MilNce, MilNceConfig, ShownClips, TextRows
 from vlprep.weights import load_arrays
 
 WORDS = 12
@@ -76,6 +78,25 @@ def test_a_model_on_stored_features_takes_its_part_and_gives_none(golden: Path, 
     assert torch.equal(model.fc.weight, arrays["fc.weight"])
     with pytest.raises(SettingsError, match="end-to-end"):
         to_mil_nce(model.state_dict())
+
+
+def test_texts_fall_where_the_video_is(golden: Path, tmp_path: Path) -> None:
+    torch.save(load_golden_weights(golden, "s3d_howto100m"), tmp_path / "s3d_howto100m.pth")
+    model = MilNce(MilNceConfig(vocabulary=66_250)).eval()
+    assert load_initial(model, str(tmp_path / "s3d_howto100m.pth")).initial == ()
+    folder = golden / "video/s3d_howto100m"
+    outputs = np.load(folder / "outputs.npz")
+    embeddings = {}
+    for words in (16, 30):
+        with torch.no_grad():
+            found = model.embed_text(TextRows(torch.from_numpy(outputs[f"text.ids{words}"]))).numpy()
+        reference = outputs[f"text.embedding{words}"]
+        assert np.abs(found - reference).max() <= FEATURE * np.abs(reference).max()
+        embeddings[words] = found
+    cases = json.loads((folder / "spec.json").read_text())["cases"]
+    videos = np.stack([outputs[f"{case}.video_embedding"] for case in cases])
+    similarity = outputs["similarity"]
+    assert np.abs(embeddings[16] @ videos.T - similarity).max() <= FEATURE * np.abs(similarity).max()
 
 
 def test_another_stem_is_refused(golden: Path, tmp_path: Path) -> None:

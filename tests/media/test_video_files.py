@@ -14,7 +14,7 @@ from media.video_fixtures import FRAMES, RATE, number_of
 
 from vlprep.errors import ItemError, MissingDependencyError, SettingsError
 from vlprep.media.video import pyav_source
-from vlprep.media.video.backends import BACKENDS, library_versions, load_backend, require_backend
+from vlprep.media.video.backends import BACKENDS, load_backend, require_backend
 from vlprep.media.video.base import DecodeSummary, Frame, FrameStream
 from vlprep.media.video.decode import open_video, probe
 
@@ -250,11 +250,6 @@ def test_a_decoder_that_does_not_exist_is_a_settings_error():
         require_backend("opencv")
     with pytest.raises(SettingsError, match="stream"), open_video(Path("x.mp4"), ()):
         pass
-
-
-def test_the_record_names_the_libraries_that_made_the_frames():
-    assert library_versions("pyav") == {"av": av.__version__}
-    assert library_versions("media.stub:open").keys() == {"av"}
 
 
 def test_a_decoder_that_is_not_installed_says_how_to_install_it(monkeypatch):

@@ -93,7 +93,7 @@ def told_videos(folder: Path, count: int = 10) -> DatasetStores:
             texts[f"{name}#{segment}"] = text(name, [10 + segment, 20], start=segment * 6.0, end=segment * 6.0 + 6)
     stores = DatasetStores(
         text=write(folder / "text", text_schema(), "text", texts, part_size=100),
-        tokens=write(folder / "tokens", tokens_schema(20), "tokens", tokens, part_size=100),
+        tokens=write(folder / "tokens", tokens_schema(), "tokens", tokens, part_size=100),
     )
     vectors = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
     vocabulary = train(vectors, TrainSettings(branching=20, depth=1, iterations=2))

@@ -33,6 +33,7 @@ from vlprep.pretrain.retrieval import measure
 from vlprep.pretrain.settings import OptimiserSettings, TrainSettings
 from vlprep.pretrain.setup import model_config, open_corpora, prepare, store_facts
 from vlprep.pretrain.trainer import Logged, Trainer
+from vlprep.text.words import open_words
 
 CPU = torch.device("cpu")
 WORDS = TextVocabulary(size=FIRST_WORD + WORD_COUNT, pad=-1, cls=-1, sep=-1, mask=-1, first_word=0)
@@ -51,6 +52,18 @@ RECIPE = Recipe(
 
 def spans(*starts_and_ends: tuple[float, float]) -> np.ndarray:
     return np.array(starts_and_ends, np.float32)
+
+
+def test_words_become_the_ids_of_s3d_howto100m(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    table = json.loads((golden / "video/s3d_howto100m/text_tokens.json").read_text())
+    np.save(tmp_path / "s3d_dict.npy", np.array(table["dictionary"]))
+    words = open_words(f"words:{tmp_path / 's3d_dict.npy'}", list)
+    settings = MilNceTaskSettings(max_words=table["max_words"])
+    task = MilNceTask(name="milnce", showing=StoredClips(), pad=words.padding, settings=settings)
+    for row in table["rows"]:
+        [ids] = words.encode([row["text"]])
+        assert task.text(np.array(ids, np.int32)).tolist() == row["S3D_HowTo100M"], row["text"]
 
 
 def test_candidates_are_the_nearest_in_time_as_published() -> None:

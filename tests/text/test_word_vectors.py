@@ -42,26 +42,17 @@ def saved(request, keyed, tmp_path):
     return path
 
 
-def test_every_format_gives_the_same_vectors(saved, keyed, tmp_path) -> None:
-    vectors = open_word_vectors(saved, tmp_path / "cache")
+def test_every_format_gives_the_same_vectors(saved, keyed) -> None:
+    vectors = open_word_vectors(saved)
     assert list(vectors.index) == WORDS
     np.testing.assert_allclose(vectors.vectors_VD, keyed.vectors, rtol=1e-6)
     assert isinstance(vectors.vectors_VD, np.memmap)
 
 
-def test_the_second_opening_reads_the_cache(saved, tmp_path, monkeypatch) -> None:
-    open_word_vectors(saved, tmp_path / "cache")
+def test_the_second_opening_reads_the_cache(saved, monkeypatch) -> None:
+    open_word_vectors(saved)
     monkeypatch.setattr("vlprep.text.word_vectors._read", lambda path: pytest.fail("read again"))
-    assert len(open_word_vectors(saved, tmp_path / "cache").index) == 5
-
-
-def test_embedding_pads_and_truncates_as_published(saved, keyed, tmp_path) -> None:
-    vectors = open_word_vectors(saved, tmp_path / "cache")
-    embedded = vectors.embed(split_words("Flip the, unknown pancake!"), 2)
-    np.testing.assert_allclose(embedded, keyed.vectors[[2, 0]], rtol=1e-6)  # unknown words take no place
-    embedded = vectors.embed(["pancake"], 3)
-    assert embedded.shape == (3, 8)
-    assert not embedded[1:].any()
+    assert len(open_word_vectors(saved).index) == 5
 
 
 def test_words() -> None:
@@ -71,8 +62,8 @@ def test_words() -> None:
     assert "pancake" not in stop_words()
 
 
-def test_coverage_counts_what_is_missing(saved, tmp_path) -> None:
-    vectors = open_word_vectors(saved, tmp_path / "cache")
+def test_coverage_counts_what_is_missing(saved) -> None:
+    vectors = open_word_vectors(saved)
     coverage = vectors.coverage([["the", "egg", "egg"], ["milk"], ["Flip"]])
     assert coverage == Coverage(texts=3, silent=1, words=5, unknown=3, most_missed=(("egg", 2), ("milk", 1)))
     assert coverage.unknown_rate == 0.6
@@ -86,7 +77,7 @@ def test_other_files_are_refused_by_name(tmp_path, content: bytes, complaint: st
     path = tmp_path / "vectors.bin"
     path.write_bytes(content)
     with pytest.raises(SettingsError, match=complaint) as caught:
-        open_word_vectors(path, tmp_path / "cache")
+        open_word_vectors(path)
     assert "vectors.bin" in str(caught.value)
 
 
@@ -94,4 +85,4 @@ def test_a_pickle_with_code_is_refused(tmp_path) -> None:
     path = tmp_path / "vectors.kv"
     path.write_bytes(pickle.dumps(shutil.rmtree))
     with pytest.raises(SettingsError, match=r"shutil\.rmtree"):
-        open_word_vectors(path, tmp_path / "cache")
+        open_word_vectors(path)

@@ -13,11 +13,6 @@ from vlprep.text import words
 from vlprep.text.words import open_store_words, open_words
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def word2vec(tmp_path):
     path = tmp_path / "vectors.txt"

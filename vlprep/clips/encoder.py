@@ -21,6 +21,7 @@ from vlprep.clips.pixels import network_input
 from vlprep.clips.presets import preset
 from vlprep.clips.spec import ClipSpec, Pooling, override
 from vlprep.errors import SettingsError
+from vlprep.networks.exact import exact
 from vlprep.weights import WeightsRecord, describe, is_random, resolve
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -108,12 +109,10 @@ class TorchEncoder:
         at_once = max(1, _CPU_FRAMES // clips.shape[1]) if self._device.type == "cpu" else len(clips)
         return torch.cat([self._encode(part) for part in torch.split(clips, at_once)])
 
-    @torch.inference_mode()
+    @exact()
     def _encode(self, clips_NTHW3: Tensor) -> Tensor:
         x_NCTHW = network_input(clips_NTHW3.to(self._device, non_blocking=True), self.spec)
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 is 1e-3 off what fp32 promises
-            map_NCthw = self.trunk(x_NCTHW.to(self._dtype))
-        features_ND = pooled(map_NCthw, self.spec.pooling)
+        features_ND = pooled(self.trunk(x_NCTHW.to(self._dtype)), self.spec.pooling)
         if self.spec.through_head:
             features_ND = self.head(features_ND)
         return F.normalize(features_ND, dim=1) if self.spec.l2 else features_ND

@@ -43,11 +43,6 @@ S3D_HOWTO100M = PublicPlace(
     page="https://github.com/antoine77340/S3D_HowTo100M",
     url=f"{_INRIA}/s3d_howto100m.pth",
 )
-S3D_DICTIONARY = PublicPlace(
-    file="s3d_dict.npy",
-    page="https://github.com/antoine77340/S3D_HowTo100M",
-    url=f"{_INRIA}/s3d_dict.npy",
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,6 @@ def polish(
     iterations: int,
     *,
     beam: int = 8,
-    device: str = "cpu",
     on_iteration: Callable[[int, float], None] = lambda iteration, error: None,
 ) -> Vocabulary:
     """Return a vocabulary whose leaves fit `sample_ND` (N, D) better.
@@ -37,7 +36,7 @@ def polish(
     """
     sample = torch.from_numpy(sample_ND)
     for iteration in range(iterations):
-        assigner = Assigner(vocabulary, AssignRule(beam), device)
+        assigner = Assigner(vocabulary, AssignRule(beam))
         sums_LD = torch.zeros(vocabulary.size, vocabulary.dim, dtype=torch.float64)
         counts_L = np.zeros(vocabulary.size, np.int64)
         error = 0.0

@@ -28,6 +28,8 @@ from vlprep.shards.manifest import VOCABULARY_NAME as VOCABULARY_NAME
 Array = NDArray[np.float16] | NDArray[np.float32]
 
 FORMAT = "vlprep-vocabulary-1"
+_FEWEST_A_LEAF = 39
+"""Vectors below which FAISS warns (Clustering.h, min_points_per_centroid)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,12 +113,11 @@ def path_of(token: int, vocabulary: Vocabulary) -> tuple[int, ...]:
     )
 
 
-def sensible_shape(vectors: int, branching: int, depth: int, points_per_leaf: int = 39) -> tuple[int, int]:
-    """The branching and the greatest depth, up to those given, that leave about `points_per_leaf` vectors to a leaf.
+def sensible_shape(vectors: int, branching: int, depth: int) -> tuple[int, int]:
+    """The branching and the greatest depth, up to those given, that leave about `_FEWEST_A_LEAF` vectors to a leaf.
 
-    Branching gives way last, to 1 where there is no shape at all. 39 is where FAISS starts to warn (Clustering.h,
-    min_points_per_centroid).
+    Branching gives way last, to 1 where there is no shape at all.
     """
-    leaves = vectors // points_per_leaf
+    leaves = vectors // _FEWEST_A_LEAF
     deepest = max((d for d in range(1, depth + 1) if branching**d <= leaves), default=0)
     return (branching, deepest) if deepest else (max(1, leaves), 1)

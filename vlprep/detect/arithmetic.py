@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -40,10 +38,3 @@ def arithmetic_for(precision: str, device: torch.device) -> Arithmetic:
     if device.type == "cuda" or torch.cpu.get_capabilities().get(_TILE_ENGINES[precision], False):
         return Arithmetic(_LOW[precision], tile=None)
     return Arithmetic(torch.float32, tile=7, map_tile=4)
-
-
-@contextmanager
-def exact() -> Iterator[None]:
-    """No gradients, no TF32 (cuDNN's default), and the same algorithms in every run."""
-    with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
-        yield

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlprep.detect.anchors import map_anchors
-from vlprep.detect.arithmetic import arithmetic_for, exact
+from vlprep.detect.arithmetic import arithmetic_for
 from vlprep.detect.base import PreparedImage, Regions
 from vlprep.detect.boxes import clip, decode
 from vlprep.detect.head import ConvolutionHead, RegionHead, stream
@@ -26,6 +26,7 @@ from vlprep.detect.resize import resize
 from vlprep.detect.spec import RegionSpec
 from vlprep.detect.tiled_conv import tile_convolutions
 from vlprep.errors import ItemError
+from vlprep.networks.exact import exact
 from vlprep.weights import WeightsRecord
 
 _CHUNK = {"cpu": 16, "cuda": 256}

@@ -22,6 +22,7 @@ from torchvision.ops import clip_boxes_to_image
 
 from vlprep.detect.base import PreparedImage, Regions
 from vlprep.errors import ItemError, SettingsError
+from vlprep.networks.exact import exact
 from vlprep.weights import WeightsRecord
 
 Maps = Mapping[str, Tensor]
@@ -122,7 +123,7 @@ class TwoStageDetector:
         padded = F.pad(pixels, (0, -w % self._rule.multiple, 0, -h % self._rule.multiple))
         return PreparedImage(pixels=padded, height=height, width=width, scale_xy=(w / width, h / height))
 
-    @torch.inference_mode()
+    @exact()
     def detect(
         self, images: Sequence[PreparedImage], given: Sequence[NDArray[np.float32] | None] | None = None
     ) -> list[Regions]:

@@ -36,7 +36,6 @@ def run_parts(
     devices: Sequence[str],
     workers: int = 1,
     item_timeout: float,
-    attempts: int = 2,
     on_event: OnEvent,
 ) -> None:
     """Run every part on `workers` processes a device; returns when all are committed.
@@ -44,7 +43,7 @@ def run_parts(
     `item_timeout` is in seconds of work on one item. Raises the `VlprepError` of a worker that cannot go on, or one
     of the fault policy; KeyboardInterrupt on Ctrl-C and `Terminated` on SIGTERM, the parts in hand dropped.
     """
-    policy = FaultPolicy(parts, attempts)
+    policy = FaultPolicy(parts)
     names = {f"{device}/{number}" if workers > 1 else device: device for device in devices for number in range(workers)}
     threads = max(1, cores() // len(names))
     crew = [Slot(name, device, threads, spec) for name, device in names.items()]

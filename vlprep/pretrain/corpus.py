@@ -251,11 +251,6 @@ class Mixture:
             raise SettingsError("matching needs samples of at least two images or videos")
         return self.sample(int(others[draw.integers(len(others))]))
 
-    def corpus_of(self, numbers: Ints) -> Ints:
-        """The place of each sample's corpus among `corpora`."""
-        places: Ints = np.searchsorted(self._starts, numbers, side="right") - 1
-        return places
-
     def left_out(self) -> Counter[str]:
         """What made no sample, by reason."""
         return sum((corpus.left_out for corpus in self.corpora), Counter())

@@ -56,17 +56,16 @@ def mask_tokens(
     *,
     mask: int,
     replacements: range,
-    rate: float = MASK_RATE,
     force_one: bool = True,
 ) -> tuple[Ints, Ints]:
     """BERT's masking: (masked ids, target positions).
 
-    Each token independently with `rate`: 80 % `mask`, 10 % one of `replacements`, 10 % kept. With `force_one` (UNITER
+    15 % of the tokens, each by itself: 80 % `mask`, 10 % one of `replacements`, 10 % kept. With `force_one` (UNITER
     mlm.py:49-52) the first token becomes `mask` where nothing was drawn.
     """
     chance, action = draw.random((2, len(ids)))
     others = draw.integers(replacements.start, replacements.stop, len(ids))
-    targets = np.flatnonzero(chance < rate)
+    targets = np.flatnonzero(chance < MASK_RATE)
     masked = ids.copy()
     masked[targets] = np.select([action[targets] < 0.8, action[targets] < 0.9], [mask, others[targets]], ids[targets])
     if force_one and not len(targets) and len(ids):
@@ -75,12 +74,10 @@ def mask_tokens(
     return masked, targets
 
 
-def mask_rows(
-    count: int, draw: np.random.Generator, *, rate: float = MASK_RATE, force_one: bool = True
-) -> NDArray[np.bool_]:
-    """Each region (frame) independently with `rate`; with `force_one` a uniformly chosen one where none was (UNITER
+def mask_rows(count: int, draw: np.random.Generator, *, force_one: bool = True) -> NDArray[np.bool_]:
+    """15 % of the regions (frames), each by itself; with `force_one` a uniformly chosen one where none was (UNITER
     mrm.py:15-24, HERO mfm.py)."""
-    masked = draw.random(count) < rate
+    masked = draw.random(count) < MASK_RATE
     if force_one and count and not masked.any():
         masked[draw.integers(count)] = True
     return masked
@@ -97,15 +94,13 @@ class MaskedRegions:
     """Feature of another image's region."""
 
 
-def mask_regions(
-    count: int, draw: np.random.Generator, *, hidden: float, replaced: float = 0.0, rate: float = MASK_RATE
-) -> MaskedRegions:
-    """Each region independently with `rate`, nothing forced; of these a share is hidden, a share replaced, others kept.
+def mask_regions(count: int, draw: np.random.Generator, *, hidden: float, replaced: float = 0.0) -> MaskedRegions:
+    """15 % of the regions, each by itself, nothing forced; of these a share is hidden, a share replaced, others kept.
 
     LXMERT hides 0.8 and replaces 0.1 (lxmert_pretrain.py:110-131), ViLBERT hides 0.9 (concept_cap_dataset.py:650-655).
     """
     chance, action = draw.random((2, count))
-    targets = chance < rate
+    targets = chance < MASK_RATE
     return MaskedRegions(
         targets, targets & (action < hidden), targets & (hidden <= action) & (action < hidden + replaced)
     )

@@ -31,6 +31,8 @@ _MARGIN, _GAP = 28, 20
 _TITLE, _NOTE = 26, 14
 _ROW_HEIGHT = 300
 """At most; a row is made lower until it is as wide as the sheet."""
+_LABELLED = 5
+"""Boxes of a picture at most, the surest."""
 _LEAST_CONFIDENCE = 0.2
 """What the published selection rule takes for sure; stores have less sure regions too, up to their least number."""
 
@@ -49,10 +51,10 @@ class Picture:
         return float(width / height)
 
 
-def contact_sheet(heading: str, pictures: Sequence[Picture], *, width: int = 1560, labelled: int = 5) -> Image.Image:
-    """Rows of pictures, each with at most `labelled` boxes, the sure ones, and their classes; `width` in pixels."""
+def contact_sheet(heading: str, pictures: Sequence[Picture], *, width: int = 1560) -> Image.Image:
+    """Rows of pictures, each with its surest boxes and their classes; `width` in pixels."""
     inner = width - 2 * _MARGIN
-    rows = [_draw_row(row, inner, labelled) for row in _rows(pictures, inner)]
+    rows = [_draw_row(row, inner) for row in _rows(pictures, inner)]
     top = _MARGIN + 2 * _TITLE
     sheet = Image.new("RGB", (width, top + sum(row.height + _GAP for row in rows) - _GAP + _MARGIN), PAPER)
     title = shortened(heading, _TITLE, inner)
@@ -89,14 +91,14 @@ def _height_that_fills(row: Sequence[Picture], width: int) -> float:
     return (width - _GAP * (len(row) - 1)) / sum(picture.aspect for picture in row)
 
 
-def _draw_row(row: Sequence[Picture], width: int, labelled: int) -> Image.Image:
+def _draw_row(row: Sequence[Picture], width: int) -> Image.Image:
     height = min(_ROW_HEIGHT, int(_height_that_fills(row, width)))
     strip = Image.new("RGB", (width, height + 2 * _NOTE), PAPER)
     pen = ImageDraw.Draw(strip)
     left = 0
     for picture in row:
         image, factor = resized_to_fit(picture.image_HW3, width, height)
-        draw_labels(image, _labels(picture.regions[:labelled], factor), line=2, text_size=14)
+        draw_labels(image, _labels(picture.regions[:_LABELLED], factor), line=2, text_size=14)
         strip.paste(image, (left, 0))
         note = shortened_front(picture.title, _NOTE, image.width)
         pen.text((left, height + 6), note, font=font(_NOTE), fill=FAINT)

@@ -98,10 +98,9 @@ def video_schema(feature_dim: int, *, dtype: StoreType = "float16") -> pa.Schema
     )
 
 
-def tokens_schema(vocabulary_size: int = 20_736) -> pa.Schema:
-    """A video with T clips: `times` (T, 2) float64 seconds, `tokens` (T,) uint16 (uint32 for more than 65 536)."""
-    token = pa.uint16() if vocabulary_size <= 2**16 else pa.uint32()
-    return _schema("tokens", [*_item_fields(), _vectors("times", pa.float64(), 2), _values("tokens", token)])
+def tokens_schema() -> pa.Schema:
+    """A video with T clips: `times` (T, 2) float64 seconds, `tokens` (T,) uint16."""
+    return _schema("tokens", [*_item_fields(), _vectors("times", pa.float64(), 2), _values("tokens", pa.uint16())])
 
 
 def text_schema(*, answers: bool = False) -> pa.Schema:

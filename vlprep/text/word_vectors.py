@@ -8,8 +8,9 @@ pickle; it is read by a loader that builds arrays only.
 
 Rules of the published code: words are runs of `[\\w']+` (HowTo100M youtube_dataloader.py, S3D_HowTo100M s3dg.py), in
 the text's own case for word2vec (HowTo100M, MIL-NCE) and lower case for s3dg.py; a word without a vector is left out;
-then the first `max_words` are kept (30 in HowTo100M's loader, 20 in its README, 16 in s3dg.py). Its `caption.json` had
-the words of `stop_words.txt` taken out (HowTo100M stop_words.py), its `raw_caption.json` did not.
+then the first `max_words` are kept, here by the objectives (30 in HowTo100M's loader, 20 in its README, 16 in s3dg.py).
+Its `caption.json` had the words of `stop_words.txt` taken out (HowTo100M stop_words.py), its `raw_caption.json` did
+not.
 
 Shape suffixes: V vocabulary, D vector size, W words of a text.
 """
@@ -41,6 +42,7 @@ WORDS_NAME, VECTORS_NAME = "words.txt", "vectors.npy"
 """One word a line, row by row, and the (V, D) matrix."""
 MIL_NCE_VECTORS = "word2vec.pth"
 
+_MOST_MISSED = 10
 _GENSIM = frozenset({"gensim.models.keyedvectors", "gensim.models.word2vec"})
 
 
@@ -85,19 +87,11 @@ class WordVectors:
         """0 for a dictionary without vectors."""
         return int(self.vectors_VD.shape[1])
 
-    def ids(self, words: Iterable[str], max_words: int | None = None) -> NDArray[np.int64]:
-        """(W,) row numbers of the words that have vectors, the first `max_words` of them."""
-        known = [self.index[word] for word in words if word in self.index]
-        return np.array(known[:max_words], np.int64)
+    def ids(self, words: Iterable[str]) -> NDArray[np.int64]:
+        """(W,) row numbers of the words that have vectors."""
+        return np.array([self.index[word] for word in words if word in self.index], np.int64)
 
-    def embed(self, words: Iterable[str], max_words: int) -> NDArray[np.float32]:
-        """(max_words, D) vectors, zero beyond the text's own words, as HowTo100M pads them."""
-        rows = self.ids(words, max_words)
-        embedded = np.zeros((max_words, self.dim), np.float32)
-        embedded[: len(rows)] = self.vectors_VD[rows]
-        return embedded
-
-    def coverage(self, texts: Iterable[list[str]], most: int = 10) -> Coverage:
+    def coverage(self, texts: Iterable[list[str]]) -> Coverage:
         """Count what has no vector."""
         missed: Counter[str] = Counter()
         number = silent = words = 0
@@ -112,19 +106,18 @@ class WordVectors:
             silent=silent,
             words=words,
             unknown=missed.total(),
-            most_missed=tuple(missed.most_common(most)),
+            most_missed=tuple(missed.most_common(_MOST_MISSED)),
         )
 
 
-def open_word_vectors(path: Path, cache_folder: Path | None = None) -> WordVectors:
+def open_word_vectors(path: Path) -> WordVectors:
     """Open word vectors in any of the formats above; `SettingsError` names the file where it is none of them.
 
-    The converted copy lies in `cache_folder` (default `~/.cache/vlprep/word-vectors`), named after the file, its
-    size and its time.
+    The converted copy lies in `~/.cache/vlprep/word-vectors`, named after the file, its size and its time.
     """
     if not path.is_file():
         raise SettingsError(f"{path}: no such word-vector file (GoogleNews-vectors-negative300.bin or a like one)")
-    folder = (cache_folder or _default_cache()) / _cache_key(path)
+    folder = _cache() / _cache_key(path)
     if not folder.is_dir():
         words, vectors_VD = _read(path)
         _write_cache(folder, words, vectors_VD)
@@ -149,7 +142,7 @@ def write_word_folder(folder: Path, words: Iterable[str], vectors_VD: NDArray[np
     unfinished.replace(folder / VECTORS_NAME)
 
 
-def _default_cache() -> Path:
+def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vlprep" / "word-vectors"
 
 

@@ -19,6 +19,7 @@ COLOURS = {
 }
 CLASS_NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 
+_MOST_KINDS = 4
 _LARGEST_OVERLAP = 0.08
 """Of the smaller box' area: enough that shapes touch, too little to hide what they are."""
 _PLACEMENT_TRIES = 40
@@ -58,15 +59,15 @@ class Scene:
     """Of the background, its noise and the wording of the captions."""
 
 
-def random_scene(seed: int, *, most_kinds: int = 4) -> Scene:
-    """A scene of one to `most_kinds` kinds of object, a kind drawn once or, at times, two or three times over.
+def random_scene(seed: int) -> Scene:
+    """A scene of one to four kinds of object, a kind drawn once or, at times, two or three times over.
 
     Kinds of one scene differ both in shape and in colour. So a colour or shape word that is taken out of a caption can
     be told from the picture, which is what masked language modelling on these scenes measures.
     """
     rng = np.random.default_rng([seed, 0])
     width, height = int(rng.integers(160, 241)), int(rng.integers(120, 201))
-    kinds = int(rng.integers(1, most_kinds + 1))
+    kinds = int(rng.integers(1, _MOST_KINDS + 1))
     shapes = rng.permutation(SHAPES)[:kinds]
     colours = rng.permutation(list(COLOURS))[:kinds]
     copies = rng.choice((1, 2, 3), size=kinds, p=(0.8, 0.15, 0.05))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 from typing import cast
 
@@ -29,12 +28,6 @@ def require_backend(name: str) -> None:
             raise MissingDependencyError(f"decoder {name!r} needs a library: pip install {library}")
     elif ":" not in name:
         raise SettingsError(f"decoder {name!r} is unknown; choose one of {', '.join(BACKENDS)}")
-
-
-def library_versions(name: str) -> dict[str, str]:
-    """What made the frames, for the record: always PyAV, which resizes for every backend (its wheels bundle libav)."""
-    libraries = ["av", name] if name in BACKENDS and name != "pyav" else ["av"]
-    return {library: importlib.metadata.version(library) for library in libraries}
 
 
 def load_backend(name: str) -> OpenSource:

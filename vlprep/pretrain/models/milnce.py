@@ -1,14 +1,15 @@
 """MIL-NCE (Miech et al. 2020): clips and texts in one space, from stored features or from frames.
 
-Parameter names are those of `s3d_howto100m.pth` (S3D_HowTo100M and MIL-NCE_HowTo100M s3dg.py): `fc`, which projects
-`mixed_5c`, and `text_module`. With a trunk the video network itself, S3D-G, is trained; the trunk's tensors have
-torchvision's names (`vlprep.networks.s3dg` has the published ones).
+Parameter names are those of `s3d_howto100m.pth` (S3D_HowTo100M@b8cd0bb and MIL-NCE_HowTo100M@b282b15 s3dg.py): `fc`,
+which projects `mixed_5c`, and `text_module`. Similarity is the dot product, neither side normalised. With a trunk the
+video network itself, S3D-G, is trained; the trunk's tensors have torchvision's names (`vlprep.networks.s3dg` has the
+published ones).
 
 The trunk's batch norms take their statistics of each micro-batch of each process, as in the published training
 repository (the paper's TPUs shared them); what evaluation uses is the first process's running mean.
 
 Shape suffixes: N texts or clips, R rows of what is shown of them, W words, T frames, H, W pixels, D feature size, J
-joint size.
+joint size, X hidden size of the text tower.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import torch
 from torch import Tensor, nn
 
 from vlprep.errors import SettingsError
-from vlprep.networks.text_tower import TextTower
 from vlprep.pretrain.base import StoreFacts
 from vlprep.pretrain.masking import TextVocabulary
 from vlprep.pretrain.models.clip_parts import means
@@ -98,6 +98,26 @@ def milnce_config(settings: MilNceSettings, words: TextVocabulary, facts: StoreF
         clip_dim=1024 if settings.trunk else facts.clip_dims[0],
         trunk=settings.trunk,
     )
+
+
+class TextTower(nn.Module):
+    """Word vectors, a hidden layer for each word, the maximum over words, a projection (S3D_HowTo100M s3dg.py:186-237).
+
+    The maximum takes in padding, as in training: so a text with padding and one without differ, while the amount of
+    padding does not matter.
+    """
+
+    def __init__(self, words: int, word_dim: int, hidden: int, joint: int) -> None:
+        super().__init__()
+        self.word_embd = nn.Embedding(words, word_dim)
+        self.fc1 = nn.Linear(word_dim, hidden)
+        self.fc2 = nn.Linear(hidden, joint)
+
+    def forward(self, ids_NW: Tensor) -> Tensor:
+        """(N, J)."""
+        hidden_NWX = torch.relu(self.fc1(self.word_embd(ids_NW)))
+        projected_NJ: Tensor = self.fc2(hidden_NWX.amax(1))
+        return projected_NJ
 
 
 class MilNce(nn.Module):
