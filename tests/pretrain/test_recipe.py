@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +104,16 @@ def test_token_budgets_hold_the_published_batches(name: str, samples: int, sampl
         ("[objectives.vlp]\nweight = 0", "weight is above 0"),
         ("[train]\nseed = -1", "train.seed is at least 0, not -1"),
         ("[train]\nvalidation_batches = 0", "train.validation_batches is at least 1, not 0"),
+        ("[train]\nseed = 100000000000000000000", r"train.seed is below 2\^63"),
+        ("[data]\nseed = -1", "data.seed is at least 0, not -1"),
+        ("[model]\nkind = 'howto100m'\njoint = 0", "model.joint is at least 1, not 0"),
+        ("[model]\nkind = 'univl'\nvideo_layers = 0", "model.video_layers is at least 1, not 0"),
+        ("[model]\nkind = 'univl'\ncross_layers = -1", "model.cross_layers is at least 0, not -1"),
+        ("[objectives.howto100m]\npairs = 0", "objectives.pairs is at least 1, not 0"),
+        ("[objectives.howto100m]\nmargin = inf", "objectives.margin is a number from 0 on, not inf"),
+        ("[objectives.mlm]\nweight = inf", "weight is above 0"),
+        ("[objectives.cbt]\nmax_words = 2", "max_words = 2 leaves no room for a word"),
+        ("[objectives.milnce-end-to-end.clips]\nshort_side = 200", "short_side = 200 is below side = 224"),
         ("[batches]\nmultiple = 0", "multiple are at least 1"),
     ],
 )
@@ -136,6 +147,13 @@ def test_wrong_assignments_are_refused(assignment: str) -> None:
 def test_unknown_recipes_and_objectives_text() -> None:
     with pytest.raises(SettingsError, match="uniter-base"):
         load_recipe("uniter")
-    for text in ("", "mlm:0", "mlm:x", "mlm++itm"):
+    for text in ("", "mlm:0", "mlm:inf", "mlm:x", "mlm++itm", "mlm+mlm"):
         with pytest.raises(SettingsError, match="--objective"):
             with_objectives(Recipe(), text)
+
+
+def test_a_recipe_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("[train]\nsteps = 3\n", "utf-16")
+    with pytest.raises(SettingsError, match=r"own\.toml: not UTF-8 text"):
+        load_recipe(str(file))

@@ -51,6 +51,8 @@ class ClipSettings:
     def __post_init__(self) -> None:
         if min(self.fps, self.frames, self.windows) < 1 or self.side < 32:
             raise SettingsError("clips: fps, frames and windows are at least 1, side at least 32")
+        if self.crop == "scaled" and self.short_side < self.side:
+            raise SettingsError(f"clips: short_side = {self.short_side} is below side = {self.side}, which is cut out")
 
     @property
     def seconds(self) -> float:

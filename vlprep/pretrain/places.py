@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlprep.errors import SettingsError
+from vlprep.pretrain.settings import require_numbers
 from vlprep.shards import StoreReader
 from vlprep.shards.arrays import flat_entries
 
@@ -47,9 +48,7 @@ class CorpusSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        sizes = ("max_text", "min_regions", "max_regions", "segment_tokens", "max_visual_tokens")
-        if low := [name for name in sizes if getattr(self, name) < 1]:
-            raise SettingsError(f"data.{low[0]} is at least 1, not {getattr(self, low[0])}")
+        require_numbers(self, "data", may_be_0=("seed",))
         if self.min_regions > self.max_regions:
             raise SettingsError(f"data.min_regions = {self.min_regions} is above max_regions = {self.max_regions}")
 

@@ -47,7 +47,10 @@ def load_recipe(name: str) -> Recipe:
     if path.suffix == ".toml":
         if not path.is_file():
             raise SettingsError(f"--recipe {name}: no such file")
-        text = path.read_text("utf-8")
+        try:
+            text = path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise SettingsError(f"--recipe {name}: not UTF-8 text; convert it with iconv") from error
     elif name in recipe_names():
         text = _shipped().joinpath(f"{name}.toml").read_text("utf-8")
     else:
@@ -80,6 +83,8 @@ def with_objectives(recipe: Recipe, text: str) -> Recipe:
             share = 0.0
         if not name or share <= 0:
             raise SettingsError(f"--objective {text}: write names joined by +, each with an optional :weight above 0")
+        if name in chosen:
+            raise SettingsError(f"--objective {text}: {name} twice; give it a weight, {name}:2 for example")
         chosen[name] = replace(recipe.objectives.get(name) or find_objective(name).settings(), weight=share)
     return replace(recipe, objectives=chosen)
 

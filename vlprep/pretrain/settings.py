@@ -4,13 +4,17 @@ or of one objective lie beside it, those of batches and data in `vlprep.pretrain
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.attention import Backend
 from vlprep.pretrain.encoder import EncoderConfig
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SIZES: Mapping[str, Mapping[str, int]] = {
     "tiny": {"layers": 2, "hidden": 128, "heads": 4, "intermediate": 512},
@@ -19,6 +23,18 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "large": {"layers": 24, "hidden": 1024, "heads": 16, "intermediate": 4096},
 }
 """Names that `--model` takes."""
+_LEFT_OUT_BY_0 = ("cross_layers", "decoder_layers")
+"""Numbers of layers that a model may do without."""
+
+
+def require_numbers(settings: DataclassInstance, owner: str, *, may_be_0: Collection[str] = ()) -> None:
+    """Raises `SettingsError` for a whole number below 1, or a real one that is below 0 or not finite."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if type(value) is int and value < (field.name not in may_be_0):
+            raise SettingsError(f"{owner}.{field.name} is at least {int(field.name not in may_be_0)}, not {value}")
+        if type(value) is float and not 0 <= value < math.inf:
+            raise SettingsError(f"{owner}.{field.name} is a number from 0 on, not {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +45,9 @@ class ModelSettings:
     """Which: a name in `vlprep.pretrain.models.kinds`."""
     init: str = ""
     """Weights to start from: `bert-base-uncased`, a Hugging Face folder, `uniter-base.pt`, a run's folder."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "model", may_be_0=_LEFT_OUT_BY_0)
 
     @property
     def longest(self) -> int | None:
@@ -51,9 +70,7 @@ class TransformerSettings(ModelSettings):
     attention: Backend = "padded"
 
     def __post_init__(self) -> None:
-        sizes = ("layers", "hidden", "heads", "intermediate", "positions")
-        if low := [name for name in sizes if getattr(self, name) < 1]:
-            raise SettingsError(f"model.{low[0]} is at least 1, not {getattr(self, low[0])}")
+        ModelSettings.__post_init__(self)  # super() finds no slotted dataclass
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingsError(f"model.{name} is from 0 to below 1, not {getattr(self, name)}")
@@ -105,8 +122,9 @@ class ObjectiveSettings:
     """Share of the steps that train it, in proportion."""
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
+        if not 0 < self.weight < math.inf:
             raise SettingsError(f"an objective's weight is above 0, not {self.weight}; leave it out by --objective")
+        require_numbers(self, "objectives")
 
     def require_fit(self, model: ModelSettings) -> None:
         """Raises `SettingsError` where the model's settings contradict these."""
@@ -130,9 +148,7 @@ class OptimiserSettings:
     """Largest global gradient norm; 0 for none."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "text_lr", "warmup", "final_lr", "weight_decay", "clip"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise SettingsError(f"optimiser.{name} is a number from 0 on, not {getattr(self, name)}")
+        require_numbers(self, "optimiser", may_be_0=("warmup",))
         if not self.eps > 0:
             raise SettingsError(f"optimiser.eps is above 0, not {self.eps}")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -164,10 +180,8 @@ class TrainSettings:
     """Steps in a row with a loss or gradient that is not finite, after which the run stops."""
 
     def __post_init__(self) -> None:
-        one = ("steps", "accumulate", "log_every", "save_every", "keep", "validation_batches", "bad_steps")
-        if low := [name for name in one if getattr(self, name) < 1]:
-            raise SettingsError(f"train.{low[0]} is at least 1, not {getattr(self, low[0])}")
-        if low := [name for name in ("seed", "loaders", "validate_every") if getattr(self, name) < 0]:
-            raise SettingsError(f"train.{low[0]} is at least 0, not {getattr(self, low[0])}")
+        require_numbers(self, "train", may_be_0=("seed", "loaders", "validate_every"))
+        if self.seed >= 1 << 63:  # PyTorch's generators take no larger one
+            raise SettingsError(f"train.seed is below 2^63, not {self.seed}")
         if not 0 <= self.validation_share < 1:
             raise SettingsError(f"validation_share is from 0 to below 1, not {self.validation_share}")

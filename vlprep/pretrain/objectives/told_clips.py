@@ -44,6 +44,11 @@ class SegmentSettings(ObjectiveSettings):
     min_seconds: float = 5.0
     """Shorter segments are joined with their neighbours until they are as long."""
 
+    def __post_init__(self) -> None:
+        ObjectiveSettings.__post_init__(self)  # super() finds no slotted dataclass
+        if self.max_words < 3:
+            raise SettingsError(f"max_words = {self.max_words} leaves no room for a word beside [CLS] and [SEP]")
+
     def require_fit(self, model: ModelSettings) -> None:
         if not isinstance(model, TransformerSettings):
             return
