@@ -183,7 +183,7 @@ def _begun(trainer: Trainer, prepared: Prepared, notes: Sequence[str]) -> Begun:
 
 
 def _resume(trainer: Trainer, start: Path) -> None:
-    """Raises `SettingsError` where a checkpoint of elsewhere has all the steps that are wanted: nothing would be saved."""
+    """Raises `SettingsError` where a checkpoint of elsewhere has all steps that are wanted: nothing would be saved."""
     trainer.resume(start)
     step, steps = trainer.state.step, trainer.settings.steps
     if step >= steps and not checkpoints(trainer.folder / "checkpoints"):
