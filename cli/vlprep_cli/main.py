@@ -45,7 +45,7 @@ _COMMANDS = {
         "vlprep_cli.checkpoint:checkpoint", "Look at a run's checkpoints, export and import weights."
     ),
     "show": LazyCommand("vlprep_cli.show:show", "One image with its regions, or one video with its tokens or clips."),
-    "demo": LazyCommand("vlprep_cli.demo:demo", "Render a small dataset, extract its regions, draw a contact sheet."),
+    "demo": LazyCommand("vlprep_cli.demo:demo", "Render a small dataset, extract its regions, pretrain on them."),
     "datasets": LazyCommand("vlprep_cli.datasets:datasets", "What is in a folder of images, videos and captions."),
     "store": LazyCommand("vlprep_cli.store:store", "Look into a store, check it, export it."),
     "detectors": LazyCommand("vlprep_cli.detectors:detectors", "The families of region detectors."),

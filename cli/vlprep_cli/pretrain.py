@@ -203,7 +203,7 @@ def _memory() -> str:
 
     import torch
 
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # a run on the CPU may have a GPU beside it
         return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on the GPU"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return f"{peak / 2**30:.1f} GiB"

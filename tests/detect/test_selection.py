@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,15 @@ from torchvision.ops import nms
 
 from vlprep.detect.base import Regions
 from vlprep.detect.boxes import pairwise_iou
-from vlprep.detect.selection import CaffeRule, GivenRule, MaxClassRule, rank_parallel_nms, rule_named, select
+from vlprep.detect.selection import (
+    CaffeRule,
+    GivenRule,
+    MaxClassRule,
+    rank_parallel_nms,
+    rule_named,
+    select,
+    settled_nms,
+)
 from vlprep.errors import SettingsError
 
 
@@ -35,12 +44,19 @@ def random_regions(count: int, classes: int, seed: int) -> Regions:
 
 @pytest.mark.parametrize("count", [1, 5, 62, 63, 64, 150])
 @pytest.mark.parametrize("ties", [False, True])
-def test_rank_parallel_is_the_loop(count: int, ties: bool) -> None:
-    """Also past the bits of one word, and with equal scores (the first region wins in both)."""
+@pytest.mark.parametrize("class_nms", [rank_parallel_nms, settled_nms])
+def test_all_classes_together_are_the_loop(
+    class_nms: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    count: int,
+    ties: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also past the bits of one word, with a part of the classes at once, and with equal scores (the first wins)."""
+    monkeypatch.setattr("vlprep.detect.selection._PAIRS_AT_ONCE", 7 * count**2)
     found = random_regions(count, 40, count)
     scores = (found.class_probs_RK * 20).round() / 20 if ties else found.class_probs_RK
     overlaps = pairwise_iou(found.proposals_R4, plus_one=False) > 0.3
-    survives = rank_parallel_nms(scores, overlaps)
+    survives = class_nms(scores, overlaps)
     for column in range(scores.shape[1]):
         alone = torch.zeros(count, dtype=torch.bool)
         left = scores[:, column].sort(descending=True, stable=True).indices.tolist()

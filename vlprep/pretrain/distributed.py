@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -14,6 +15,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vlprep.errors import SettingsError
+
+_PATIENCE = timedelta(hours=2)
+"""How long processes wait for one that validates or writes a checkpoint; NCCL's own ten minutes end the run. A process
+that is lost is noticed by torchrun, not by this.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +35,11 @@ class World:
         return self.rank == 0
 
     def add(self, value: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
-        if self.size > 1:
-            dist.all_reduce(value)
+        """The sum over all processes; alone the value itself, wherever it lies, so that nothing waits for a device."""
+        if self.size == 1:
+            return value
+        value = value.to(self.device)
+        dist.all_reduce(value)
         return value
 
     def wait(self) -> None:
@@ -73,7 +81,8 @@ def join_world(device: str = "auto") -> Iterator[World]:
     if size == 1:
         yield World(0, 1, chosen)
         return
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    # with its device told, a process need not guess one for NCCL's first barrier
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE, device_id=chosen if on_gpu else None)
     try:
         yield World(dist.get_rank(), size, chosen)
     finally:

@@ -204,7 +204,7 @@ class Trainer:
         sizes = [
             (batch.real_tokens, len(batch.inputs.lengths_B), batch.left_out, *batch.counts.values()) for batch in group
         ]
-        totals = torch.tensor(sizes, dtype=torch.float64).sum(0).to(self.world.device)
+        totals = torch.tensor(sizes, dtype=torch.float64).sum(0)
         tokens, samples, left_out, *summed = self.world.add(totals).tolist()
         counts = dict(zip(group[0].counts, summed, strict=True))
         for number, batch in enumerate(group):

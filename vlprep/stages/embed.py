@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,24 +79,26 @@ def embed(
                         video_id, SettingsError("this video was planned, but its narration or features are gone")
                     )
                     continue
-                number = numbers[video_id]
-                texts_ND, clips_ND = _embedded(trained, objective, corpus, number)
-                row = corpus.features[0][int(corpus.items()[number])]
-                spans = [span for _, span in narrated_clips(corpus.sample(number))]
-                writer.add(
-                    video_id,
-                    {
-                        "path": row["path"],
-                        "source_id": row["source_id"],
-                        "times": np.array(spans, np.float64),
-                        "clips": clips_ND,
-                        "texts": texts_ND,
-                        "text_rows": corpus.text_rows(number),
-                    },
-                )
-                segments, done = segments + len(spans), done + 1
+                row = _row(trained, objective, corpus, numbers[video_id])
+                writer.add(video_id, row)
+                segments, done = segments + len(row["times"]), done + 1
                 on_video(done, len(numbers))
     return EmbedReport(folder=store.folder, status=store.status(), size=texts_ND.shape[1], segments=segments)
+
+
+def _row(trained: Trained, objective: DualObjective, corpus: VideoCorpus, number: int) -> dict[str, Any]:
+    """The columns of an embeddings store but for the id."""
+    texts_ND, clips_ND = _embedded(trained, objective, corpus, number)
+    video = corpus.features[0][int(corpus.items()[number])]
+    spans = [span for _, span in narrated_clips(corpus.sample(number))]
+    return {
+        "path": video["path"],
+        "source_id": video["source_id"],
+        "times": np.array(spans, np.float64),
+        "clips": clips_ND,
+        "texts": texts_ND,
+        "text_rows": corpus.text_rows(number),
+    }
 
 
 def _video_id(corpus: VideoCorpus, number: int) -> str:

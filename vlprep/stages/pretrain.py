@@ -30,7 +30,7 @@ from vlprep.pretrain.run_folder import (
     read_metrics,
     starting_point,
 )
-from vlprep.pretrain.setup import model_config, open_corpora, prepare
+from vlprep.pretrain.setup import Prepared, model_config, open_corpora, prepare
 from vlprep.pretrain.trainer import Logged, PretrainStep, Saved, Trainer
 from vlprep.pretrain.validate import Validated, validate
 from vlprep.report.curves import draw_curves
@@ -136,11 +136,7 @@ def _train(
         notes.append(load_initial(model, recipe.model.init).summary())
     trainer = Trainer(model, prepared.objectives, prepared.batches, recipe.train, recipe.optimiser, world, folder)
     if start is not None:
-        trainer.resume(start)
-        if trainer.state.step >= recipe.train.steps and not checkpoints(folder / "checkpoints"):
-            raise SettingsError(
-                f"{start} is of step {trainer.state.step}: nothing is left of --steps {recipe.train.steps}"
-            )
+        _resume(trainer, start)
     if prepared.held_out and not prepared.validation:
         notes.append(f"{prepared.held_out} held out of one image or video: too little to validate with")
     with clear_errors(folder):
@@ -161,26 +157,41 @@ def _train(
             tell(validate(module, prepared.validation, done, world.device, most_batches=most))
         world.wait()
 
-    largest = max(prepared.train.values(), key=lambda stream: len(stream.samples))
-    on_event(
-        Begun(
-            folder=folder,
-            samples=len(prepared.corpus),
-            held_out=prepared.held_out,
-            left_out=+prepared.left_out,
-            fill=largest.batches.fill_rate(),
-            padding_saved=largest.batches.padding_saved(),
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            resumed_from=trainer.state.step,
-            steps=recipe.train.steps,
-            notes=tuple(notes),
-        )
-    )
+    on_event(_begun(trainer, prepared, notes))
     with in_words():
         trainer.run(tell, after_step)
     if log is None:
         return None
     log.close()
+    return _report(trainer)
+
+
+def _begun(trainer: Trainer, prepared: Prepared, notes: Sequence[str]) -> Begun:
+    largest = max(prepared.train.values(), key=lambda stream: len(stream.samples))
+    return Begun(
+        folder=trainer.folder,
+        samples=len(prepared.corpus),
+        held_out=prepared.held_out,
+        left_out=+prepared.left_out,
+        fill=largest.batches.fill_rate(),
+        padding_saved=largest.batches.padding_saved(),
+        parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
+        resumed_from=trainer.state.step,
+        steps=trainer.settings.steps,
+        notes=tuple(notes),
+    )
+
+
+def _resume(trainer: Trainer, start: Path) -> None:
+    """Raises `SettingsError` where a checkpoint of elsewhere has all steps that are wanted: nothing would be saved."""
+    trainer.resume(start)
+    step, steps = trainer.state.step, trainer.settings.steps
+    if step >= steps and not checkpoints(trainer.folder / "checkpoints"):
+        raise SettingsError(f"{start} is of step {step}: nothing is left of --steps {steps}")
+
+
+def _report(trainer: Trainer) -> PretrainReport:
+    folder = trainer.folder
     metrics = read_metrics(folder)
     return PretrainReport(
         folder=folder,

@@ -12,8 +12,7 @@ from vlprep.errors import SettingsError
 from vlprep.pretrain.base import StoreFacts
 from vlprep.pretrain.corpus import DatasetStores, SampleSource
 from vlprep.pretrain.masking import TextVocabulary
-from vlprep.pretrain.objectives.catalogue import make_objectives
-from vlprep.pretrain.objectives.sequences import SequenceRule
+from vlprep.pretrain.objectives.catalogue import needs_of
 from vlprep.pretrain.recipe import Recipe
 from vlprep.pretrain.run_data import RunData
 from vlprep.pretrain.setup import store_facts
@@ -32,9 +31,7 @@ def find_stores(folder: Path, recipe: Recipe, like: Path | None = None) -> Datas
     """
     if not folder.is_dir():
         raise SettingsError(f"{folder} cannot be used as a dataset folder: there is no such folder")
-    probe = TextVocabulary(size=8, pad=0, cls=1, sep=2, mask=3, first_word=4)
-    made = make_objectives(recipe.objectives, SequenceRule(words=probe)).values()
-    needs: frozenset[str] = frozenset().union(*(objective.needs() for objective in made))
+    needs = needs_of(recipe.objectives)
     commands = _commands(folder, recipe, like)
     found = {name: _store(folder, recipe.data.text if name == "text" else name) for name in commands}
     wanted = _wanted(needs, recipe)

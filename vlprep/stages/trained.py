@@ -22,7 +22,7 @@ from vlprep.pretrain.models.kinds import ModelConfig, build_model, differences
 from vlprep.pretrain.objectives.catalogue import make_objectives
 from vlprep.pretrain.objectives.sequences import SequenceRule
 from vlprep.pretrain.recipe import Recipe, load_recipe
-from vlprep.pretrain.run_data import item_keys, read_items, read_run_data
+from vlprep.pretrain.run_data import RunData, item_keys, read_items, read_run_data
 from vlprep.pretrain.run_folder import RECIPE_NAME
 from vlprep.pretrain.setup import model_config, open_corpora
 from vlprep.stages.checkpoints import RunCheckpoint, open_checkpoint
@@ -67,16 +67,7 @@ def open_trained(checkpoint: Path, dataset: Path, *, device: str = "cpu", everyt
     recipe = load_recipe(str(found.run / RECIPE_NAME))
     trained_on = read_run_data(found.run)
     stores = [find_stores(dataset, recipe, trained_on.text_store(recipe.data.text))]
-    now = run_data([dataset], stores)
-    for what, before, after in (
-        ("tokenizer", trained_on.tokenizer, now.tokenizer),
-        ("visual vocabulary", trained_on.visual_vocabulary, now.visual_vocabulary),
-    ):
-        if before != after:
-            raise SettingsError(
-                f"{dataset} has another {what} than {found.run} was trained with: make its stores with that of"
-                f" {trained_on.datasets[0]}"
-            )
+    _require_same_ids(found.run, trained_on, dataset, run_data([dataset], stores))
     corpora = open_corpora(stores, recipe)
     vocabulary = read_vocabulary(stores)
     facts, words = data_facts(corpora, vocabulary), text_vocabulary(stores)
@@ -85,17 +76,7 @@ def open_trained(checkpoint: Path, dataset: Path, *, device: str = "cpu", everyt
     model = build_model(found.model)
     model.load_state_dict(read_model(found.checkpoint))
     corpus = Mixture(corpora)
-    samples, known = np.arange(len(corpus)), False
-    if not everything:
-        keys_I, held_out_I = read_items(found.run)
-        items_I = item_keys(corpus.item_ids())
-        known = bool(np.isin(items_I, keys_I).any())
-        samples = samples[~np.isin(items_I, keys_I[~held_out_I])[corpus.items()]]
-        if known and not len(samples):
-            raise SettingsError(
-                f"{dataset} is what {found.run} was trained on, and it held nothing out: evaluate on another dataset,"
-                " or train with --set train.validation_share=0.1"
-            )
+    samples, known = (np.arange(len(corpus)), False) if everything else _not_trained_on(found.run, corpus, dataset)
     rule = SequenceRule(words=words, visual_tokens=facts.visual_vocabulary)
     return Trained(
         found=found,
@@ -113,6 +94,36 @@ def dual_encoder(trained: Trained) -> DualEncoder:
     """The model, which an objective that is a `DualObjective` has trained."""
     assert isinstance(trained.model, DualEncoder)
     return trained.model
+
+
+def _not_trained_on(run: Path, corpus: Mixture, dataset: Path) -> tuple[Ints, bool]:
+    """Samples of items that a run was not trained on, and whether the dataset has items of the run's own.
+
+    Raises `SettingsError` where there are no others.
+    """
+    keys_I, held_out_I = read_items(run)
+    items_I = item_keys(corpus.item_ids())
+    known = bool(np.isin(items_I, keys_I).any())
+    samples = np.flatnonzero(~np.isin(items_I, keys_I[~held_out_I])[corpus.items()])
+    if known and not len(samples):
+        raise SettingsError(
+            f"{dataset} is what {run} was trained on, and it held nothing out: evaluate on another dataset, or train"
+            " with --set train.validation_share=0.1"
+        )
+    return samples, known
+
+
+def _require_same_ids(run: Path, trained_on: RunData, dataset: Path, now: RunData) -> None:
+    """Raises `SettingsError` where another tokenizer or vocabulary made the dataset's stores than the run's."""
+    for what, before, after in (
+        ("tokenizer", trained_on.tokenizer, now.tokenizer),
+        ("visual vocabulary", trained_on.visual_vocabulary, now.visual_vocabulary),
+    ):
+        if before != after:
+            raise SettingsError(
+                f"{dataset} has another {what} than {run} was trained with: make its stores with that of"
+                f" {trained_on.datasets[0]}"
+            )
 
 
 def _require_equal(trained: ModelConfig, wanted: ModelConfig, dataset: Path) -> None:

@@ -231,6 +231,12 @@ def list_objectives() -> list[ListedObjective]:
     ]
 
 
+def needs_of(settings: Mapping[str, ObjectiveSettings]) -> frozenset[str]:
+    """All that the objectives of a recipe need of samples (`Objective.needs`), before there is any vocabulary."""
+    made = make_objectives(settings, _probe()).values()
+    return frozenset[str]().union(*(objective.needs() for objective in made))
+
+
 def rankers() -> list[str]:
     """The objectives whose models rank texts and what is seen."""
     rule = _probe()
