@@ -193,6 +193,14 @@ def test_empty_captions_are_left_out(tmp_path: Path) -> None:
     assert captions(tmp_path) == {}
 
 
+def test_half_an_emoji_and_numbers_without_end(tmp_path: Path) -> None:
+    """JSON can say what UTF-8 and floats cannot."""
+    halved = r'{"image": "x.jpg", "question": "what \ud83d is it", "label": {"a": 1, "b": NaN, "c": 1e999}}'
+    write(tmp_path, {"c.jsonl": halved.replace("1e999", "1" + "0" * 400) + "\n", "x.jpg": ""})
+    assert captions(tmp_path) == {"x.jpg": ("what ? is it",)}
+    assert answers(tmp_path) == {"x.jpg": {"what ? is it": {"a": 1.0}}}
+
+
 BROKEN = {
     "captions.json": ("{'single': quotes}", "none of the known formats"),
     "my_captions.csv": ("picture;words\n1;2\n", "none of the known formats"),
@@ -205,6 +213,8 @@ BROKEN = {
     "dataset_x.json": ('{"images": [{"sentences": [{"raw": "x"}]}]}', "image 0: not as in Karpathy"),
     "sbu.json": ('{"image_urls": ["http://x/1.jpg"], "captions": []}', "1 URLs and 0 captions"),
     "short.csv": ("image,n,caption\nx.jpg,1,yes\nx.jpg,1\n", "line 3: 2 columns where the header has 3"),
+    "unclosed.csv": ('image,caption\nx.jpg,"one\nx.jpg,two\n', "line 3: not a CSV"),
+    "comma.csv": ("image,caption\nx.jpg,red, and blue\n", "line 2: 3 columns where the header has 2: quotes forgotten"),
     "lines.jsonl": ('{"image": "x.jpg", "caption": "a"}\n{"image": \n', "line 2: not valid JSON"),
     "other.jsonl": ('{"image": "x.jpg", "caption": "a"}\n{"image": "x.jpg"}\n', "line 2: no caption"),
     "nameless.jsonl": ('{"image": "x.jpg", "caption": "a"}\n{"caption": "b"}\n', "line 2: nothing names the image"),
@@ -240,6 +250,7 @@ def test_url_keys() -> None:
         "c d.jpg",
     )
     assert url_keys("https://a.org/", 0)[2:] == ("000000000",)
+    assert url_keys("http://[a.org/b.jpg", 0)[2:] == ("000000000",)  # as no URL may be
 
 
 def test_coco_sample(samples: Path) -> None:

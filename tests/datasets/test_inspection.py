@@ -58,6 +58,11 @@ def test_a_name_of_two_items_is_ambiguous_and_not_missing(tmp_path: Path) -> Non
     assert found.captions_without_item.examples == ["b.jpg"]
 
 
+def test_names_that_are_no_text_can_be_printed(tmp_path: Path) -> None:
+    put(tmp_path, **{"a.jpg": "", "c.jsonl": r'{"image": "\ud800.jpg", "caption": "a"}'})
+    assert inspect(tmp_path).captions_without_item.examples == [r"\ud800.jpg"]
+
+
 def test_damaged_beginnings_are_listed(tmp_path: Path) -> None:
     put(tmp_path, **{"a.jpg": "", "deep.json": "[" * 100_000})
     assert list(inspect(tmp_path).unreadable) == ["deep.json"]

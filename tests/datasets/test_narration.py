@@ -172,6 +172,10 @@ def test_texts_that_are_no_texts(tmp_path: Path) -> None:
 DAMAGED_TABLES = {
     "caption.json": ('{"v": {"start": [0], "end": [1], "text": ["a"]}, "w"', "at byte .*not valid JSON"),
     "a/caption.json": ('{"v": {"start": [0, 1], "end": [1], "text": ["a"]}}', "video v: not lists of start, end"),
+    "long/caption.json": (
+        '{"v": {"start": [0], "end": [1' + "0" * 400 + '], "text": ["a"]}}',
+        "video v: not lists of start, end",
+    ),
     "b/caption.json": ('{"v": {"start": [0], "text": ["a"]}}', "video v: not lists of start, end"),
     "caption.pickle": (b"\x80\x04cos\nsystem\n", "caption.pickle"),
     "youcook_data.pkl": (pickle.dumps([1, 2]), "not narration: expected a dictionary"),

@@ -17,6 +17,7 @@ in `label`; a record's `answer` is its only one.
 from __future__ import annotations
 
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -78,8 +79,11 @@ def url_keys(url: str, row: int) -> tuple[str, ...]:
     Its CRC-32 (ViLBERT's Conceptual Captions), row and CRC-32 (igorbrigadir/DownloadConceptualCaptions), the row as
     nine digits (img2dataset, 10 000 to a shard), or its own last part (SBU, most others).
     """
-    checksum = zlib.crc32(url.encode())
-    own_name = PurePosixPath(unquote(urlsplit(url).path)).name
+    checksum = zlib.crc32(url.encode(errors="replace"))
+    try:
+        own_name = PurePosixPath(unquote(urlsplit(url).path)).name
+    except ValueError:  # no URL, as `http://[x]/1.jpg`: of millions, a few are broken
+        own_name = ""
     return (str(checksum), f"{row}_{checksum}", f"{row:09d}", *([own_name] if own_name else []))
 
 
@@ -94,7 +98,8 @@ def _answers(value: Any) -> dict[str, float]:
     if isinstance(value, str) and (answer := text_of(value)):
         return {answer: 1.0}
     scores = value if isinstance(value, dict) else {}
-    return {text_of(name): float(score) for name, score in scores.items() if isinstance(score, (int, float))}
+    known = {name: score for name, score in scores.items() if isinstance(score, (int, float))}
+    return {text_of(name): float(score) for name, score in known.items() if abs(score) <= sys.float_info.max}
 
 
 def _members(path: Path, *names: str) -> list[list[Any]]:

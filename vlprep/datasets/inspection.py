@@ -30,7 +30,8 @@ class Finding:
     def add(self, example: str) -> None:
         self.count += 1
         if len(self.examples) < _EXAMPLES:
-            self.examples.append(example)
+            # JSON may hold halves of surrogate pairs, which no terminal and no UTF-8 file takes
+            self.examples.append(example.encode(errors="backslashreplace").decode())
 
     def extend(self, examples: Iterable[str]) -> None:
         for example in examples:

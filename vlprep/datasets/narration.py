@@ -128,7 +128,7 @@ def _segment(path: Path, where: str, source_id: str, values: dict[str, Any]) -> 
     try:
         text = next(values[name] for name in _TEXTS if name in values)
         return Segment(source_id, float(values["start"]), float(values["end"]), text_of(text))
-    except (KeyError, TypeError, ValueError, StopIteration) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, StopIteration) as error:
         raise fault(path, where, f"not a segment with start, end and text ({error!r})") from error
 
 
@@ -137,7 +137,7 @@ def _from_lists(path: Path, source_id: str, lists: Any) -> list[Segment]:
     try:
         rows = zip(lists["start"], lists["end"], lists["text"], strict=True)
         return [Segment(source_id, float(start), float(end), text_of(text)) for start, end, text in rows]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, IndexError) as error:
         raise fault(path, f"video {source_id}", f"not lists of start, end and text ({error!r})") from error
 
 

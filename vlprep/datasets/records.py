@@ -141,11 +141,13 @@ def _lower(value: dict[str, Any]) -> dict[str, Any]:
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, strict=True)  # otherwise a quotation mark that is not closed swallows lines
             for row in reader:
                 if row:
                     yield reader.line_num, row
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
+        raise fault(path, f"line {reader.line_num}", f"not a CSV in UTF-8: {error}") from error
+    except UnicodeDecodeError as error:
         raise fault(path, "not a CSV in UTF-8", str(error)) from error
     except OSError as error:
         raise fault(path, "not readable", error.strerror or type(error).__name__) from error
@@ -171,12 +173,19 @@ def _with_header(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[
             names = [name.strip().lower() for name in row]
         elif len(row) < len(names):
             raise fault(path, f"line {number}", f"{len(row)} columns where the header has {len(names)}")
+        elif any(row[len(names) :]):  # a comma in a text without quotes
+            raise fault(
+                path, f"line {number}", f"{len(row)} columns where the header has {len(names)}: quotes forgotten?"
+            )
         else:
             yield Record(f"line {number}", dict(zip(names, row, strict=False)))
 
 
 def text_of(value: Any) -> str:
-    """A text on one line; empty for what pandas and JSON leave where there is none."""
+    """A text on one line; empty for what pandas and JSON leave where there is none.
+
+    Halves of surrogate pairs (half an emoji, `\\ud83d` in JSON) are no text in UTF-8 and become question marks.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return " ".join(str(value).split())
+    return " ".join(str(value).encode(errors="replace").decode().split())
