@@ -1,6 +1,7 @@
 """Whether a device gives the CPU's numbers. Each function returns `Check`s; on the CPU itself they test only the code.
 
-Shape suffixes: R regions, K classes, N vectors or clips, D feature size, T packed tokens, H heads, E size of a head, 4 corners of a box.
+Shape suffixes: R regions, K classes, N vectors or clips, D feature size, T packed tokens, H heads, E size of a head, 4
+corners of a box.
 """
 
 from __future__ import annotations
