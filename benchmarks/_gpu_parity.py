@@ -1,6 +1,7 @@
 """Whether a device gives the CPU's numbers. Each function returns `Check`s; on the CPU itself they test only the code.
 
-Shape suffixes: N vectors or clips, D feature size, T packed tokens, H heads, E size of a head, 4 corners of a box.
+Shape suffixes: R regions, K classes, N vectors or clips, D feature size, T packed tokens, H heads, E size of a head, 4
+corners of a box.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from vlprep.clips.encoder import build_encoder
 from vlprep.cluster.assign import Assigner, AssignRule
 from vlprep.cluster.train import TrainSettings, train
 from vlprep.detect.base import Detector
+from vlprep.detect.boxes import pairwise_iou
 from vlprep.detect.butd import BUTD, BUTD_CAFFE
 from vlprep.detect.checkpoints import load_checkpoint
 from vlprep.detect.detector import RegionDetector
 from vlprep.detect.families import build_detector
 from vlprep.detect.network import RegionNetwork
+from vlprep.detect.selection import rank_parallel_nms, settled_nms
 from vlprep.detect.spec import RegionSpec
 from vlprep.media.scenes import random_scene, render
 from vlprep.pretrain.attention import Backend, Layout, attend
@@ -97,6 +100,17 @@ def _equal_proposals(here: Detector, there: Detector, image: np.ndarray) -> floa
     boxes = [where.detect([where.prepare(image)])[0].proposals_R4.cpu() for where in (here, there)]
     gaps = (boxes[0][:, None] - boxes[1][None]).abs().amax(dim=2)
     return float((gaps.amin(dim=1) <= 0.5).float().mean())
+
+
+def class_nms(device: str, *, small: bool) -> Iterator[Check]:
+    """The way of a GPU against the loop of the CPU."""
+    draw = torch.Generator().manual_seed(0)
+    corners = torch.rand(40 if small else 300, 2, 2, generator=draw) * 600
+    overlaps_RR = pairwise_iou(torch.cat((corners.amin(1), corners.amax(1) + 20), 1), plus_one=True) > 0.3
+    scores_RK = (3 * torch.randn(len(corners), 20 if small else 1600, generator=draw)).softmax(1)
+    found_RK = settled_nms(scores_RK.to(device), overlaps_RR.to(device)).cpu()
+    same = float((found_RK == rank_parallel_nms(scores_RK, overlaps_RR)).float().mean())
+    yield Check("NMS class by class: survivors that are the CPU's", same, least=1.0)
 
 
 def clip_encoders(device: str, *, small: bool) -> Iterator[Check]:

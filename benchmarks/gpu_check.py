@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from _gpu_parity import Check, attention_backends, clip_encoders, clusters, region_detectors
+from _gpu_parity import Check, attention_backends, class_nms, clip_encoders, clusters, region_detectors
 from _gpu_speed import TINY as TINY_TRAINING
 from _gpu_speed import UNITER_BASE, pretraining, regions
 from _measure import machine, matmul_rate, print_table, save
@@ -37,7 +37,7 @@ def parity(device: str, *, small: bool) -> list[Check]:
     """Every comparison with the CPU, printed."""
     checks = [
         check
-        for part in (region_detectors, clip_encoders, attention_backends, clusters)
+        for part in (region_detectors, class_nms, clip_encoders, attention_backends, clusters)
         for check in part(device, small=small)
     ]
     print_table(f"{device} against the CPU", ["", "found", "limit", ""], [_row(check) for check in checks])

@@ -1,4 +1,4 @@
-"""How features are computed, whatever the device: without gradients, and the same numbers in every run."""
+"""How features and embeddings are computed, whatever the device: without gradients, the same numbers in every run."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def _varlen(
     _refuse_masks(keys)
     if dropout:
         raise SettingsError("attention 'varlen' has no dropout: set model.attention_dropout = 0 or attention 'padded'")
-    from torch.nn.attention.varlen import varlen_attn  # CUDA builds only
+    from torch.nn.attention.varlen import varlen_attn  # two seconds, for torch.compile behind it
 
     attended = varlen_attn(query_TNE, key_SNE, value_SNE, queries.bounds, keys.bounds, queries.longest, keys.longest)
     assert isinstance(attended, Tensor)  # a pair only where return_aux is asked for

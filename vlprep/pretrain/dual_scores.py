@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from vlprep.errors import ItemError, VlprepError
+from vlprep.networks.exact import exact
 from vlprep.pretrain.base import NarratedVideo, to_device
 from vlprep.pretrain.dual import DualEncoder, DualObjective
 from vlprep.pretrain.narration import Span
@@ -35,7 +36,7 @@ def embed_texts(
     return torch.cat(found).float().cpu().numpy()
 
 
-@torch.inference_mode()
+@exact()
 def embed_clips(
     model: DualEncoder, objective: DualObjective, clips: Sequence[tuple[NarratedVideo, Span]], device: torch.device
 ) -> tuple[NDArray[np.float32], Mapping[int, ItemError]]:
