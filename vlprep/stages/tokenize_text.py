@@ -123,8 +123,8 @@ def _refuse_changes(folder: Path, by_id: Mapping[str, Text]) -> None:
                 before, now = f"{row['start']}-{row['end']} s", f"{text.start}-{text.end} s"
             if before != now:
                 raise SettingsError(
-                    f"{folder} was made of other texts than the dataset has now: {text.id} was {before!r} and is {now!r};"
-                    " begin it anew with --overwrite"
+                    f"{folder} was made of other texts than the dataset has now: {text.id} was {before!r} and is"
+                    f" {now!r}; begin it anew with --overwrite"
                 )
 
 
