@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +36,7 @@ def info(run: Path, as_json: bool) -> None:
 
     found = open_checkpoint(run)
     if as_json:
-        print_json(asdict(found))
+        print_json(found)
     else:
         print_facts(_facts(found))
 
@@ -103,7 +102,7 @@ def export(run: Path, form: Format, out: Path | None, as_json: bool) -> None:
 
     exported = export_checkpoint(run, form, out)
     if as_json:
-        print_json(asdict(exported))
+        print_json(exported)
         return
     for file in exported.files:
         click.echo(f"{file}  {bytes_text(file.stat().st_size)}")
@@ -138,7 +137,7 @@ def import_(
     folder = out or dataset / "vlprep" / "runs" / f"{Path(recipe).stem}-published"
     done = import_checkpoint(source, dataset, with_settings(load_recipe(recipe), assignments), folder)
     if as_json:
-        print_json(asdict(done))
+        print_json(done)
         return
     click.echo(f"{done.folder}: {done.weights.summary()}")
     if done.weights.initial:

@@ -42,7 +42,7 @@ Examples:
 @click.option("--depth", type=int, default=4, help="Levels; 12 and 4 make VideoBERT's 20,736 tokens.")
 @click.option("--sample", type=click.IntRange(min=1), help="Vectors to train on.  [default: 64 a leaf]")
 @click.option("--iterations", type=int, default=20, help="Of k-means at each node.")
-@click.option("--seed", type=int, default=0, help="Of the sample and of k-means.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the sample and of k-means.")
 @click.option("--assign", "rule", default="tree", help="How tokens are found: tree, beam:W or flat.")
 @click.option("--polish", type=click.IntRange(min=0), default=0, help="Lloyd iterations over all leaves; with beam:W.")
 @click.option("--from", "source", default="s3d", help="The video store to cluster, by name, or its folder.")

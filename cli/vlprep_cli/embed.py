@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -53,7 +52,7 @@ def embed(
     )
     status = report.status
     if as_json:
-        print_json(asdict(report))
+        print_json(report)
     else:
         print_facts(
             [

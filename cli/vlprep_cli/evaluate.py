@@ -33,7 +33,7 @@ def evaluate() -> None:
 @_checkpoint
 @_dataset
 @click.option("--most", default=1000, type=click.IntRange(2), help="Images or segments that take part at most.")
-@click.option("--seed", default=0, help="Which ones.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Which ones.")
 @_device
 @json_option
 @common_options
@@ -100,7 +100,7 @@ def mlm(checkpoint: Path, dataset: Path, device: str, as_json: bool) -> None:
 @_dataset
 @click.option("--most", default=10, show_default=True, type=click.IntRange(1), help="Images at most.")
 @click.option("--beams", default=3, show_default=True, type=click.IntRange(1), help="Captions that are followed.")
-@click.option("--seed", default=0, help="Which images.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Which images.")
 @_device
 @json_option
 @common_options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +67,7 @@ def lxmert_tsv(
             dataset, file, store_dtype=store_dtype, out=out, overwrite=overwrite, on_event=on_event
         )
     if as_json:
-        print_json(asdict(report))
+        print_json(report)
     else:
         print_report(report, "image")
     if report.status.failed:
@@ -131,7 +130,7 @@ def clip_features(
         overwrite=overwrite,
     )
     if as_json:
-        print_json(asdict(report))
+        print_json(report)
         return
     print_facts(
         [

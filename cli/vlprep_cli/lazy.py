@@ -36,9 +36,23 @@ class LazyGroup(click.Group):
         return list(self._lazy)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        command = self._lazy.get(cmd_name)
-        return command.load() if command else None
+        if cmd_name not in self._lazy:
+            return None
+        command = self._lazy[cmd_name].load()
+        _name_variables(command, f"{self.context_settings['auto_envvar_prefix']}_{cmd_name}")
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.summary) for name, command in self._lazy.items()])
+
+
+def _name_variables(command: click.Command, prefix: str) -> None:
+    """Call environment variables as users call the options: click goes by parameters, `as_json` for `--json`."""
+    if isinstance(command, click.Group):
+        for name, member in command.commands.items():
+            _name_variables(member, f"{prefix}_{name}")
+    for option in command.params:
+        if isinstance(option, click.Option):
+            name = max(option.opts, key=len).removeprefix("--")
+            option.envvar = f"{prefix}_{name}".replace("-", "_").upper()

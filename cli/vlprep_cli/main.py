@@ -64,6 +64,11 @@ class CommandLine(LazyGroup):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[ARGUMENTS_KEY] = list(args)
+        for word in args:
+            try:
+                word.encode()
+            except UnicodeEncodeError as error:  # stores, messages and JSON are UTF-8, and all name their paths
+                raise click.UsageError(f"{word!a} is not UTF-8: rename the file or folder", ctx) from error
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from vlprep_cli.options import common_options, json_option
-from vlprep_cli.output import bytes_text, counted, failure_lines, print_facts, print_json
+from vlprep_cli.output import bytes_text, counted, failure_lines, print_facts, print_json, shallow_dict
 from vlprep_cli.stage import EXIT_FAILURES
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def tokenize(
     coverage = word_coverage(report.folder, word_vectors) if word_vectors else report.coverage
     status = report.status
     if as_json:
-        facts_of_store = {name: value for name, value in asdict(report).items() if name != "coverage"}
+        facts_of_store = {name: value for name, value in shallow_dict(report).items() if name != "coverage"}
         print_json({**facts_of_store, "word_vectors": coverage and _coverage_facts(coverage)})
     else:
         unit = "word" if report.coverage else "piece"
@@ -88,7 +87,7 @@ def tokenize(
 
 def _coverage_facts(coverage: Coverage) -> dict[str, object]:
     """JSON-ready, with the rate."""
-    return {**asdict(coverage), "unknown_rate": coverage.unknown_rate}
+    return {**shallow_dict(coverage), "unknown_rate": coverage.unknown_rate}
 
 
 def _coverage_lines(coverage: Coverage) -> list[tuple[str, str]]:

@@ -27,6 +27,13 @@ def test_a_store_like_any_other(vlprep, folder):
     assert len(shown.stdout.splitlines()) == 1 + 3 + 2  # header, regions, the picture's path
 
 
+def test_a_run_that_did_work_is_one_json_document(document, folder):
+    report = document("import", "lxmert-tsv", folder, folder / "features.tsv")
+    assert (report["done"], report["status"]["rows"]) == (2, 2)
+    assert all(seconds >= 0 for seconds in report["steps"].values())
+    assert report["steps"]
+
+
 def test_bad_lines_are_exit_3(document, vlprep, folder):
     with (folder / "features.tsv").open("ab") as file:
         file.write(line("c", regions())[:50])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import subprocess
 import sys
 
@@ -121,3 +123,23 @@ def test_verbosity_concerns_our_logger_only(vlprep, made, flags, level):
 def test_options_come_from_the_environment_too(vlprep, made, monkeypatch):
     monkeypatch.setenv("VLPREP_STORE_HEAD_ROWS", "2")
     assert vlprep("store", "head", made.store).stdout.count("path ") == 2
+    monkeypatch.setenv("VLPREP_STORE_HEAD_JSON", "1")
+    assert len(json.loads(vlprep("store", "head", made.store).stdout)) == 2
+    monkeypatch.setenv("VLPREP_DETECTORS_JSON", "1")
+    assert json.loads(vlprep("detectors").stdout)
+
+
+def test_arguments_that_are_not_utf8_are_refused_before_any_work(vlprep, tmp_path):
+    folder = tmp_path / os.fsdecode(b"d\xe9j\xe0")
+    folder.mkdir()
+    result = vlprep("extract-regions", folder, "--detector", "demo")
+    assert result.exit_code == 2
+    assert r"d\udce9j\udce0' is not UTF-8: rename" in result.stderr
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "command", [["evaluate", "retrieval", "run"], ["evaluate", "captions", "run"], ["cluster-video"]]
+)
+def test_a_seed_is_not_below_0(vlprep, command):
+    assert "-1 is not in the range" in vlprep(*command, ".", "--seed", "-1").stderr

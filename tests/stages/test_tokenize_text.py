@@ -62,6 +62,22 @@ def test_new_texts_keep_the_trained_tokenizer(folder) -> None:
     assert (report.folder / "tokenizer.json").read_bytes() == tokenizer
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "complaint"),
+    [
+        ("captions.jsonl", "one red circle", "a red disc", "a.jpg#1 was 'one red circle' and is 'a red disc'"),
+        ("caption.json", "2.5", "3.5", "v.mp4#1 was '2.5-4.0 s' and is '3.5-4.0 s'"),
+    ],
+)
+def test_texts_that_were_changed_are_not_kept_silently(folder, file, old, new, complaint) -> None:
+    tokenize_text(folder, "train:100")
+    (folder / file).write_text((folder / file).read_text().replace(old, new))
+    with pytest.raises(SettingsError, match=f"{complaint}; begin it anew with --overwrite"):
+        tokenize_text(folder, "train:100")
+    report = tokenize_text(folder, "train:100", overwrite=True)
+    assert (report.status.rows, report.status.failed) == (5, 0)
+
+
 def test_words_with_vectors_trained_on_the_texts_themselves(folder) -> None:
     report = tokenize_text(folder, "words:train:6", out=folder / "vlprep" / "words")
     rows = {row["id"]: row for row in StoreReader(report.folder)}

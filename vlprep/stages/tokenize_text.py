@@ -86,15 +86,16 @@ def fill_text_store(
 ) -> tuple[Store, int]:
     """Tokenize what the store in `folder` lacks; it and the number of pieces that were added.
 
-    Raises `SettingsError` where the store there has another tokenizer.
+    Raises `SettingsError` where the store there has another tokenizer, or other texts under the same ids.
     """
     answers = _answer_names(folder, texts, overwrite=overwrite)
     names = {"answers": answers} if answers else {}
     settings = StoreSettings(kind="text", settings=made.settings(), weights=None, names=names)
     store = open_store(folder, text_schema(answers=bool(answers)), settings, overwrite=overwrite)
+    by_id = {text.id: text for text in texts}
+    _refuse_changes(store.folder, by_id)
     made.keep(store.folder)
     store.plan([text.id for text in texts], PART_SIZE)
-    by_id = {text.id: text for text in texts}
     pieces = 0
     for part in store.pending():
         with store.write_part(part) as writer:
@@ -108,6 +109,23 @@ def fill_text_store(
                     if name not in by_id:
                         writer.fail(name, SettingsError("this text was planned, but is no longer in the folder"))
     return store, pieces
+
+
+def _refuse_changes(folder: Path, by_id: Mapping[str, Text]) -> None:
+    """Ids count an item's texts, so that a caption that was changed or put before others is under one that is taken."""
+    for batch in StoreReader(folder).columns(["id", "start", "end", "text"]).to_batches():
+        for row in batch.to_pylist():
+            text = by_id.get(row["id"])
+            if text is None:
+                continue
+            before, now = row["text"], text.text
+            if before == now:
+                before, now = f"{row['start']}-{row['end']} s", f"{text.start}-{text.end} s"
+            if before != now:
+                raise SettingsError(
+                    f"{folder} was made of other texts than the dataset has now: {text.id} was {before!r} and is"
+                    f" {now!r}; begin it anew with --overwrite"
+                )
 
 
 def collect_texts(dataset: Dataset) -> Iterator[Text]:
