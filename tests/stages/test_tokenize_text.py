@@ -78,6 +78,16 @@ def test_texts_that_were_changed_are_not_kept_silently(folder, file, old, new, c
     assert (report.status.rows, report.status.failed) == (5, 0)
 
 
+@pytest.mark.parametrize(("choice", "kept"), [("train:100", "tokenizer.json"), ("words:train:6", "vectors.npy")])
+def test_a_run_that_stopped_before_its_tokenizer_was_kept_goes_on(folder, choice, kept) -> None:
+    store = tokenize_text(folder, choice).folder
+    for path in store.iterdir():
+        if path.name != "store.json":
+            path.unlink()
+    assert tokenize_text(folder, choice).status.rows == 5
+    assert (store / kept).is_file()
+
+
 def test_words_with_vectors_trained_on_the_texts_themselves(folder) -> None:
     report = tokenize_text(folder, "words:train:6", out=folder / "vlprep" / "words")
     rows = {row["id"]: row for row in StoreReader(report.folder)}

@@ -94,3 +94,10 @@ def test_trained_vectors_share_no_direction() -> None:
     assert np.linalg.norm(vectors_VD, axis=1).min() > 0
     alone_VD = open_words("words:train:10", lambda: ["red"]).vectors.vectors_VD
     assert np.linalg.norm(alone_VD) > 0
+
+
+def test_a_trained_table_is_kept_however_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(words, "_SMALL", 10)
+    made = open_words("words:train:4", lambda: ["flip the pancake over", "cut the onion"])
+    made.keep(tmp_path)
+    assert open_store_words(tmp_path, made.settings()).vectors.index == made.vectors.index

@@ -18,7 +18,7 @@ from vlprep.shards import Status, Store, StoreReader, StoreSettings, open_store
 from vlprep.shards.manifest import MANIFEST_NAME, read_manifest
 from vlprep.shards.schema import text_schema
 from vlprep.text.tokenizer import TOKENIZER_NAME, Tokenizer, open_tokenizer
-from vlprep.text.word_vectors import Coverage, open_word_vectors, split_words, stop_words
+from vlprep.text.word_vectors import VECTORS_NAME, Coverage, open_word_vectors, split_words, stop_words
 from vlprep.text.words import WordEncoder, is_words, open_store_words, open_words, path_of
 
 PART_SIZE = 65_536
@@ -199,6 +199,9 @@ def _of_the_store(store_folder: Path, choice: str | None) -> Tokenizer | WordEnc
         return None
     if choice is not None and (made_by != choice or not choice.startswith(("train:", "words:train:"))):
         return None
+    kept = VECTORS_NAME if choice and is_words(choice) else TOKENIZER_NAME
+    if choice is not None and not (store_folder / kept).is_file():
+        return None  # a run was stopped, or still is at it, between store and tokenizer; training gives the same again
     return open_store_encoder(store_folder)
 
 

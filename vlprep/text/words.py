@@ -39,6 +39,7 @@ from vlprep.text.word_vectors import (
 PREFIX = "words:"
 _SMALL = 2**28
 """Bytes up to which a table is copied beside the texts; a larger one (GoogleNews: 3.6 GB) stays where it is."""
+_TRAINED = re.compile(r"words:train:(\d+)")
 _EPOCHS = 20
 
 
@@ -104,8 +105,8 @@ class WordEncoder:
         }
 
     def keep(self, folder: Path) -> None:
-        """Write the table beside a store, if it is small."""
-        if self.vectors.vectors_VD.nbytes <= _SMALL:
+        """Write the table beside a store, if it is small or was trained and lies nowhere else."""
+        if self.vectors.vectors_VD.nbytes <= _SMALL or _TRAINED.fullmatch(self.name):
             write_word_folder(folder, self.vectors.index, self.vectors.vectors_VD)
 
     def table(self) -> VectorTable:
@@ -127,7 +128,7 @@ def open_words(choice: str, texts: Callable[[], Iterable[str]]) -> WordEncoder:
 
     Raises `SettingsError` for a file of another kind, and where there is nothing to train on.
     """
-    if match := re.fullmatch(r"words:train:(\d+)", choice):
+    if match := _TRAINED.fullmatch(choice):
         return WordEncoder(name=choice, vectors=_train(choice, int(match[1]), texts()), lower=True, stop_words=False)
     vectors = open_word_vectors(path_of(choice))
     is_dictionary = "" in vectors.index  # the padding
