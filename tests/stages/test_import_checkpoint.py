@@ -46,7 +46,9 @@ def test_systems_of_images(form: Format, images: Path, tmp_path: Path) -> None:
     report = pretrain([images], recipe, out=tmp_path / "run", device="cpu")
     assert report is not None
     [file, *_] = [
-        path for path in export_checkpoint(report.folder, form).files if path.suffix in (".pt", ".pth", ".bin")
+        path
+        for path in export_checkpoint(report.folder, form, tmp_path / "exported").files
+        if path.suffix in (".pt", ".pth", ".bin")
     ]
     done = import_checkpoint(str(file), images, recipe, tmp_path / "imported")
     trained, imported = read_model(report.checkpoint), read_model(done.folder / "checkpoints" / "step-00000000")
@@ -60,7 +62,7 @@ def test_systems_of_images(form: Format, images: Path, tmp_path: Path) -> None:
 def test_howto100m_ranks_all_videos(folder: Path, tmp_path: Path) -> None:
     report = pretrain([folder], small(), device="cpu")
     assert report is not None
-    [file] = export_checkpoint(report.folder, "howto100m").files
+    [file] = export_checkpoint(report.folder, "howto100m", tmp_path / "exported").files
     done = import_checkpoint(str(file), folder, small(), tmp_path / "imported")
     assert not done.weights.initial
     assert not done.weights.unused
@@ -73,8 +75,10 @@ def test_howto100m_ranks_all_videos(folder: Path, tmp_path: Path) -> None:
 def test_what_does_not_fit_leaves_no_run(images: Path, folder: Path, tmp_path: Path) -> None:
     report = pretrain([folder], small(), device="cpu")
     assert report is not None
-    [file] = export_checkpoint(report.folder, "howto100m").files
-    with pytest.raises(SettingsError, match="no checkpoint of such a model"):
+    with pytest.raises(SettingsError, match=r"is of a run of vlprep pretrain: .*runs.pretrain can be"):
+        import_checkpoint(str(report.checkpoint), folder, small(), tmp_path / "out")
+    [file] = export_checkpoint(report.folder, "howto100m", tmp_path / "exported").files
+    with pytest.raises(SettingsError, match=rf"^{file}: .* is no checkpoint of such a model"):
         import_checkpoint(str(file), images, of_images("uniter-small"), tmp_path / "out")
     with pytest.raises(SettingsError, match="16 x 6 there and 8 x 6"):
         import_checkpoint(str(file), folder, small("model.joint=8"), tmp_path / "out")
@@ -83,11 +87,11 @@ def test_what_does_not_fit_leaves_no_run(images: Path, folder: Path, tmp_path: P
         import_checkpoint(str(file), folder, small(), report.folder)
 
 
-def test_the_command_tells_what_was_loaded(folder: Path) -> None:
+def test_the_command_tells_what_was_loaded(folder: Path, tmp_path: Path) -> None:
     runner = CliRunner()
     report = pretrain([folder], small(), device="cpu")
     assert report is not None
-    [file] = export_checkpoint(report.folder, "howto100m").files
+    [file] = export_checkpoint(report.folder, "howto100m", tmp_path / "exported").files
     arguments = ["checkpoint", "import", str(file), str(folder), "--recipe", "howto100m-small", "--set=model.joint=16"]
     result = runner.invoke(cli, arguments)
     assert result.exit_code == 0, result.output

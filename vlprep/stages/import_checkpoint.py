@@ -13,7 +13,7 @@ from vlprep.pretrain.checkpoint import TrainingState, checkpoints, save_checkpoi
 from vlprep.pretrain.models.config_file import write_model_config
 from vlprep.pretrain.objectives.catalogue import require_fit
 from vlprep.pretrain.recipe import Recipe
-from vlprep.pretrain.run_data import write_items, write_run_data
+from vlprep.pretrain.run_data import ITEMS_NAME, write_items, write_run_data
 from vlprep.pretrain.run_folder import forget_run, hold_run, open_run
 from vlprep.pretrain.setup import model_config, open_corpora
 from vlprep.shards.atomic import clear_errors
@@ -34,15 +34,23 @@ def import_checkpoint(source: str, dataset: Path, recipe: Recipe, out: Path) -> 
     The model has the sizes that the recipe says and those of the dataset's stores: number of pieces or words, of
     region classes, of a clip's features. No item counts as seen in training, since the file does not say which were.
 
-    Raises `SettingsError` where the weights do not fit, a store is missing, or `out` has checkpoints.
+    Raises `SettingsError` where the weights do not fit, a store is missing, `out` has checkpoints, or the weights are
+    those of a run, which knows what it was trained on.
     """
+    if run := next(
+        (folder for folder in (Path(source), *Path(source).parents) if (folder / ITEMS_NAME).is_file()), None
+    ):
+        raise SettingsError(f"{source} is of a run of vlprep pretrain: {run} can be evaluated as it is")
     recipe = replace(recipe, model=replace(recipe.model, init=source))
     require_fit(recipe.objectives, recipe.model)
     stores = [find_stores(dataset, recipe)]
     words, vocabulary = text_vocabulary(stores), read_vocabulary(stores)
     config = model_config(recipe, words, data_facts(open_corpora(stores, recipe), vocabulary))
     model = build_initial(config, recipe, vocabulary, words)
-    weights = load_initial(model, source)
+    try:
+        weights = load_initial(model, source)
+    except SettingsError as error:
+        raise SettingsError(str(error).removeprefix("--init ")) from error  # an option of pretrain
     with hold_run(out), clear_errors(out):
         if checkpoints(out / "checkpoints"):
             raise SettingsError(f"{out} has checkpoints: choose another --out, or remove it")
