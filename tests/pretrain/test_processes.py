@@ -122,7 +122,7 @@ def test_a_run_goes_on_with_other_processes_but_not_with_other_steps(context, tm
 
 def test_torchrun_runs_the_command(tmp_path) -> None:
     """Two processes report once and log what one process logs."""
-    from stages.test_pretrain import give_tokenizer
+    from stages.small_datasets import give_tokenizer
 
     learnable_images(tmp_path / "vlprep")
     give_tokenizer(tmp_path / "vlprep" / "text")

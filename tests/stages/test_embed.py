@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from pretrain.narrated import narrated_videos
 from pretrain.stores import that_has_seen_nothing
-from stages.test_pretrain import SHRINK, give_tokenizer
+from stages.small_datasets import SHRINK, give_tokenizer
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.recipe import load_recipe, with_settings

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from pretrain.stores import learnable_images, that_has_seen_nothing, told_videos
-from stages.test_pretrain import SHRINK, give_tokenizer
+from stages.small_datasets import SHRINK, give_tokenizer, shrunk
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.recipe import load_recipe, with_objectives, with_settings
@@ -21,14 +21,6 @@ from vlprep.stages.trained import open_trained
 from vlprep_cli.main import cli
 
 MATCHERS = {"uniter-small": "itm", "lxmert-small": "lxmert", "vilbert-small": "vilbert", "oscar-small": "oscar"}
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("coco")
-    learnable_images(folder / "vlprep")
-    give_tokenizer(folder / "vlprep" / "text")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +74,7 @@ def test_match_has_accuracy_and_auc_and_twice_the_same(run: Path, images: Path) 
 
 @pytest.mark.parametrize("recipe", MATCHERS)
 def test_every_matching_system_ranks(recipe: str, images: Path, tmp_path: Path) -> None:
-    settings = [*SHRINK, "train.steps=1", "train.save_every=1"]
-    if recipe in ("lxmert-small", "vilbert-small"):
-        settings += ["model.region_layers=1", "model.cross_layers=1"]
-    if recipe == "vilbert-small":
-        sizes = ("region_hidden", "region_intermediate", "cross_hidden")
-        settings += [*(f"model.{name}=16" for name in sizes), "model.region_heads=2"]
-    pretrain([images], with_settings(load_recipe(recipe), settings), out=tmp_path / "run", device="cpu")
+    pretrain([images], shrunk(recipe, "train.steps=1", "train.save_every=1"), out=tmp_path / "run", device="cpu")
     elsewhere = shutil.copytree(images, tmp_path / "copy")
     report = evaluate_retrieval(tmp_path / "run", elsewhere, most=6)
     assert (report.texts, report.candidates, report.seen) == (6, 6, "image")

@@ -7,14 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from pretrain.stores import learnable_images, that_has_seen_nothing
-from stages.test_pretrain import SHRINK, give_tokenizer
-from stages.test_pretrain_howto100m import folder as folder
-from stages.test_pretrain_howto100m import small
+from pretrain.stores import that_has_seen_nothing
+from stages.small_datasets import howto_dataset, shrunk, small_howto100m
 
 from vlprep.errors import SettingsError
 from vlprep.pretrain.checkpoint import read_model
-from vlprep.pretrain.recipe import Recipe, load_recipe, with_settings
 from vlprep.stages.checkpoints import Format, export_checkpoint
 from vlprep.stages.evaluate import evaluate, evaluate_retrieval
 from vlprep.stages.import_checkpoint import import_checkpoint
@@ -22,27 +19,14 @@ from vlprep.stages.pretrain import pretrain
 from vlprep_cli.main import cli
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("coco")
-    learnable_images(folder / "vlprep")
-    give_tokenizer(folder / "vlprep" / "text")
-    return folder
-
-
-def of_images(name: str) -> Recipe:
-    settings = [*SHRINK, "train.steps=2", "train.save_every=2"]
-    if name in ("lxmert-small", "vilbert-small"):
-        settings += ["model.region_layers=1", "model.cross_layers=1"]
-    if name == "vilbert-small":
-        sizes = ("region_hidden", "region_intermediate", "cross_hidden")
-        settings += [*(f"model.{name}=16" for name in sizes), "model.region_heads=2"]
-    return with_settings(load_recipe(name), settings)
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return howto_dataset(tmp_path / "howto")
 
 
 @pytest.mark.parametrize("form", ["uniter", "lxmert", "vilbert", "vlp", "oscar"])
 def test_systems_of_images(form: Format, images: Path, tmp_path: Path) -> None:
-    recipe = of_images(f"{form}-small")
+    recipe = shrunk(f"{form}-small", "train.steps=2", "train.save_every=2")
     report = pretrain([images], recipe, out=tmp_path / "run", device="cpu")
     assert report is not None
     [file, *_] = [
@@ -60,10 +44,10 @@ def test_systems_of_images(form: Format, images: Path, tmp_path: Path) -> None:
 
 
 def test_howto100m_ranks_all_videos(folder: Path, tmp_path: Path) -> None:
-    report = pretrain([folder], small(), device="cpu")
+    report = pretrain([folder], small_howto100m(), device="cpu")
     assert report is not None
     [file] = export_checkpoint(report.folder, "howto100m", tmp_path / "exported").files
-    done = import_checkpoint(str(file), folder, small(), tmp_path / "imported")
+    done = import_checkpoint(str(file), folder, small_howto100m(), tmp_path / "imported")
     assert not done.weights.initial
     assert not done.weights.unused
     fresh = that_has_seen_nothing(report.folder, tmp_path / "fresh")
@@ -73,23 +57,23 @@ def test_howto100m_ranks_all_videos(folder: Path, tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_leaves_no_run(images: Path, folder: Path, tmp_path: Path) -> None:
-    report = pretrain([folder], small(), device="cpu")
+    report = pretrain([folder], small_howto100m(), device="cpu")
     assert report is not None
     with pytest.raises(SettingsError, match=r"is of a run of vlprep pretrain: .*runs.pretrain can be"):
-        import_checkpoint(str(report.checkpoint), folder, small(), tmp_path / "out")
+        import_checkpoint(str(report.checkpoint), folder, small_howto100m(), tmp_path / "out")
     [file] = export_checkpoint(report.folder, "howto100m", tmp_path / "exported").files
     with pytest.raises(SettingsError, match=rf"^{file}: .* is no checkpoint of such a model"):
-        import_checkpoint(str(file), images, of_images("uniter-small"), tmp_path / "out")
+        import_checkpoint(str(file), images, shrunk("uniter-small"), tmp_path / "out")
     with pytest.raises(SettingsError, match="16 x 6 there and 8 x 6"):
-        import_checkpoint(str(file), folder, small("model.joint=8"), tmp_path / "out")
+        import_checkpoint(str(file), folder, small_howto100m("model.joint=8"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(SettingsError, match="has checkpoints: choose another --out"):
-        import_checkpoint(str(file), folder, small(), report.folder)
+        import_checkpoint(str(file), folder, small_howto100m(), report.folder)
 
 
 def test_the_command_tells_what_was_loaded(folder: Path, tmp_path: Path) -> None:
     runner = CliRunner()
-    report = pretrain([folder], small(), device="cpu")
+    report = pretrain([folder], small_howto100m(), device="cpu")
     assert report is not None
     [file] = export_checkpoint(report.folder, "howto100m", tmp_path / "exported").files
     arguments = ["checkpoint", "import", str(file), str(folder), "--recipe", "howto100m-small", "--set=model.joint=16"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from pretrain.stores import learnable_images, text, told_videos, write
+from pretrain.stores import text, told_videos, write
+from stages.small_datasets import SHRINK, give_tokenizer
 
 from vlprep.cluster.train import TrainSettings, train
 from vlprep.cluster.vocabulary import VOCABULARY_NAME
@@ -19,41 +18,6 @@ from vlprep.pretrain.recipe import Recipe, load_recipe, with_objectives, with_se
 from vlprep.pretrain.run_folder import as_toml, read_metrics
 from vlprep.shards.schema import text_schema
 from vlprep.stages.pretrain import Begun, pretrain
-from vlprep.text.tokenizer import SPECIALS
-
-SHRINK = (
-    "model.layers=1",
-    "model.hidden=16",
-    "model.heads=2",
-    "model.intermediate=32",
-    "batches.tokens=150",
-    "train.steps=8",
-    "train.save_every=4",
-    "train.log_every=2",
-    "train.validate_every=4",
-    "train.validation_share=0.2",
-    "train.loaders=0",
-)
-
-
-def give_tokenizer(folder: Path) -> None:
-    """The test's text stores hold ids only; put the tokenizer beside them that the stage reads."""
-    from vlprep.text.tokenizer import Tokenizer, wordpiece
-
-    pieces = [*SPECIALS, *(f"w{number}" for number in range(40))]
-    Tokenizer(wordpiece({piece: number for number, piece in enumerate(pieces)}, lower=True), "x").keep(folder)
-    manifest = folder / "store.json"
-    content = json.loads(manifest.read_text())
-    content["settings"] |= {"sha256": "x", "tokenizer": "x"}
-    manifest.write_text(json.dumps(content))
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("coco")
-    learnable_images(folder / "vlprep")
-    give_tokenizer(folder / "vlprep" / "text")
-    return folder
 
 
 @pytest.fixture

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pretrain.stores import learnable_images
-from stages.test_pretrain import give_tokenizer
 
 from vlprep.pretrain.checkpoint import checkpoints, read_state
 
@@ -36,22 +34,14 @@ SETTINGS = (
 """A log entry, a checkpoint and a validation often coincide, and often do not."""
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("coco")
-    learnable_images(folder / "vlprep")
-    give_tokenizer(folder / "vlprep" / "text")
-    return folder
-
-
-def arguments(dataset: Path, out: Path, steps: int = STEPS) -> list[str]:
+def arguments(images: Path, out: Path, steps: int = STEPS) -> list[str]:
     settings = [f"--set={setting}" for setting in SETTINGS]
-    return [str(COMMAND), "pretrain", str(dataset), *settings, f"--steps={steps}", "--device=cpu", f"--out={out}"]
+    return [str(COMMAND), "pretrain", str(images), *settings, f"--steps={steps}", "--device=cpu", f"--out={out}"]
 
 
-def start(dataset: Path, out: Path, steps: int = STEPS, **options: Any) -> subprocess.Popen[str]:
+def start(images: Path, out: Path, steps: int = STEPS, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        arguments(dataset, out, steps),
+        arguments(images, out, steps),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -86,16 +76,16 @@ def wait_for_a_checkpoint_in_the_making(process: subprocess.Popen[str], run: Pat
         pass
 
 
-def kill_and_resume(dataset: Path, folder: Path, moments: int) -> None:
+def kill_and_resume(images: Path, folder: Path, moments: int) -> None:
     """Two kills a moment: the first as it comes, the second after a resume."""
-    finish(start(dataset, folder / "whole"))
+    finish(start(images, folder / "whole"))
     whole = result(folder / "whole")
     assert [entry["step"] for entry in whole[1] if entry["kind"] == "validation"] == [10, 20, 30, 40, 50, 60]
     rng = random.Random(5)
     for moment in range(moments):
         run = folder / f"killed-{moment}"
         for early, late in ((4, STEPS // 2), (STEPS // 2 + 2, STEPS)):
-            process = start(dataset, run)
+            process = start(images, run)
             if moment % 4 == 3:  # at its start, or not even in its loop
                 time.sleep(rng.uniform(0, 8))
             else:
@@ -105,27 +95,27 @@ def kill_and_resume(dataset: Path, folder: Path, moments: int) -> None:
                 time.sleep(rng.uniform(0, 0.005 if moment % 2 else 0.1))
             process.kill()
             process.communicate()
-        finish(start(dataset, run))
+        finish(start(images, run))
         assert result(run) == whole
         assert [read_state(path).step for path in checkpoints(run / "checkpoints")] == [STEPS - 5, STEPS]
         assert not list((run / "checkpoints").glob(".*"))
 
 
-def test_a_few_kills(dataset, tmp_path) -> None:
-    kill_and_resume(dataset, tmp_path, moments=1)
+def test_a_few_kills(images, tmp_path) -> None:
+    kill_and_resume(images, tmp_path, moments=1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_twenty_kills(dataset, tmp_path) -> None:
-    kill_and_resume(dataset, tmp_path, moments=10)
+def test_twenty_kills(images, tmp_path) -> None:
+    kill_and_resume(images, tmp_path, moments=10)
 
 
-def test_a_second_run_in_the_folder_is_refused_and_harms_nothing(dataset, tmp_path) -> None:
-    process = start(dataset, tmp_path / "run")
+def test_a_second_run_in_the_folder_is_refused_and_harms_nothing(images, tmp_path) -> None:
+    process = start(images, tmp_path / "run")
     wait_for_step(process, tmp_path / "run", 4)
     process.send_signal(signal.SIGSTOP)
-    second = start(dataset, tmp_path / "run")
+    second = start(images, tmp_path / "run")
     _, said = second.communicate(timeout=120)
     process.send_signal(signal.SIGCONT)
     assert second.returncode == 2
@@ -136,8 +126,8 @@ def test_a_second_run_in_the_folder_is_refused_and_harms_nothing(dataset, tmp_pa
     assert sum(entry["step"] == STEPS for entry in entries) == 2  # a log entry and a validation
 
 
-def test_a_lost_loader_ends_the_run_with_one_line(dataset, tmp_path) -> None:
-    process = start(dataset, tmp_path / "run", steps=1_000_000)
+def test_a_lost_loader_ends_the_run_with_one_line(images, tmp_path) -> None:
+    process = start(images, tmp_path / "run", steps=1_000_000)
     wait_for_step(process, tmp_path / "run", 12)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for child in children:
@@ -150,21 +140,21 @@ def test_a_lost_loader_ends_the_run_with_one_line(dataset, tmp_path) -> None:
     assert read_state(last).step >= 10
 
 
-def test_ctrl_c_says_how_to_go_on(dataset, tmp_path) -> None:
-    said = interrupted(dataset, tmp_path / "run", 12)
+def test_ctrl_c_says_how_to_go_on(images, tmp_path) -> None:
+    said = interrupted(images, tmp_path / "run", 12)
     resume = said.splitlines()[-1].strip()
     assert said.splitlines()[-2].startswith("Stopped")
-    assert resume.startswith(f"vlprep pretrain {dataset} ")
+    assert resume.startswith(f"vlprep pretrain {images} ")
     [*_, last] = checkpoints(tmp_path / "run" / "checkpoints")
-    said = interrupted(dataset, tmp_path / "run", read_state(last).step // 4 * 4 + 40)
+    said = interrupted(images, tmp_path / "run", read_state(last).step // 4 * 4 + 40)
     assert "going on after step" in said
 
 
-def interrupted(dataset: Path, run: Path, step: int) -> str:
+def interrupted(images: Path, run: Path, step: int) -> str:
     """What a run says that is interrupted after this step, as by a terminal: its loaders are too. It would not end soon
     by itself.
     """
-    process = start(dataset, run, steps=1_000_000)
+    process = start(images, run, steps=1_000_000)
     wait_for_step(process, run, step)
     os.killpg(process.pid, signal.SIGINT)
     printed, said = process.communicate(timeout=60)
@@ -173,14 +163,14 @@ def interrupted(dataset: Path, run: Path, step: int) -> str:
     return said
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(dataset, tmp_path) -> None:
+def test_a_full_disk_keeps_the_last_checkpoint(images, tmp_path) -> None:
     """A limit on the size of a file stands in for the disk; metrics fit, the second save does not."""
-    finish(start(dataset, tmp_path / "whole"))
+    finish(start(images, tmp_path / "whole"))
     saved = checkpoints(tmp_path / "whole" / "checkpoints")[-1]
     sizes = {name: (saved / name).stat().st_size for name in ("model.safetensors", "training.pt")}
     for name in sizes:
         run = tmp_path / name
-        process = start(dataset, run)
+        process = start(images, run)
         wait_for_step(process, run, 12)
         limit = sizes[name] // 2
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
@@ -190,5 +180,5 @@ def test_a_full_disk_keeps_the_last_checkpoint(dataset, tmp_path) -> None:
         assert "Traceback" not in said
         assert not list((run / "checkpoints").glob(".*"))
         assert read_state(checkpoints(run / "checkpoints")[-1]).step >= 10
-    finish(start(dataset, tmp_path / "training.pt"))
+    finish(start(images, tmp_path / "training.pt"))
     assert result(tmp_path / "training.pt") == result(tmp_path / "whole")
